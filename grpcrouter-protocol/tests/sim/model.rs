@@ -1,0 +1,205 @@
+//! The naive truth about every call: what each app gave, what arrived, what was consumed, how it ended.
+//! It knows nothing of frames, batches or credit.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grpcrouter_protocol::{CallId, Config, PART_OVERHEAD};
+
+use super::random::Random;
+
+/// What one call is going to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) request_len: usize,
+    pub(crate) response_len: usize,
+    /// The handler answers only when it has heard the half-close (unary and client-streaming calls).
+    pub(crate) answers_at_end: bool,
+    /// The handler gives its trailers without reading on.
+    pub(crate) answers_early: bool,
+    /// The consumer of one side takes nothing until the world heals.
+    pub(crate) client_stalls: bool,
+    pub(crate) handler_stalls: bool,
+    /// The client cancels with this chance, one in so many steps.
+    pub(crate) cancel_once_in: Option<u64>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Plan {
+    pub(crate) fn random(random: &mut Random, longest: usize) -> Self {
+        // Unary, client-streaming, server-streaming, both.
+        let (many_requests, many_responses) = (random.once_in(2), random.once_in(2));
+        let mut len = |many| random.small_size(if many { longest } else { longest / 8 });
+        let (request_len, response_len) = (len(many_requests), len(many_responses));
+        Self {
+            request_len,
+            response_len,
+            answers_at_end: !many_responses || random.once_in(3),
+            answers_early: random.once_in(10),
+            client_stalls: random.once_in(8),
+            handler_stalls: random.once_in(8),
+            cancel_once_in: random.once_in(6).then(|| random.between(1, 60)),
+            timeout: random.once_in(5).then(|| Duration::from_millis(random.between(0, 400))),
+        }
+    }
+
+    /// True if this call may have to wait for the world to heal.
+    pub(crate) fn stalls(&self) -> bool {
+        self.client_stalls || self.handler_stalls
+    }
+}
+
+/// How a call ended on one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Trailers: given at the instance, heard at the gateway; these after a whole answer.
+    Answered,
+    /// The same, but the handler gave up before it had said all.
+    GaveUp,
+    Cancelled,
+    Deadline,
+    Refused,
+    Lost,
+}
+
+/// One side's view of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    pub(crate) is_open: bool,
+    pub(crate) capacity: usize,
+    pub(crate) gave: usize,
+    pub(crate) gave_head: bool,
+    pub(crate) gave_end: bool,
+    pub(crate) heard: usize,
+    pub(crate) heard_head: bool,
+    pub(crate) heard_end: bool,
+    /// Delivered and not yet consumed.
+    pub(crate) pending: VecDeque<usize>,
+    pub(crate) end: Option<End>,
+}
+
+impl Side {
+    /// What is delivered and not yet consumed costs the window so much.
+    pub(crate) fn held(&self) -> u64 {
+        self.pending.iter().map(|&len| len as u64 + PART_OVERHEAD).sum()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) index: usize,
+    pub(crate) plan: Plan,
+    pub(crate) id: Option<CallId>,
+    pub(crate) gateway: Side,
+    pub(crate) instance: Side,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Direction {
+    Request,
+    Response,
+}
+
+/// The bytes that a call says from one position on; each position of each call and direction has its own.
+pub(crate) fn bytes(index: usize, direction: Direction, from: usize, len: usize) -> Bytes {
+    let salt = match direction {
+        Direction::Request => 17,
+        Direction::Response => 91,
+    };
+    (from..from + len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ index.wrapping_mul(57) ^ salt) as u8).collect()
+}
+
+/// Limits so small that every one of them is met.
+pub(crate) fn config(random: &mut Random) -> Config {
+    let max_part = random.size(1, 300);
+    let max_batch = random.size(max_part.max(224) + 128, 3_000);
+    Config {
+        initial_window: random.between(64, 2_000),
+        max_batch,
+        max_part,
+        max_metadata: 64,
+        max_metadata_entries: 2,
+        max_trailers: 64,
+        max_open_calls: random.between(1, 8) as u32,
+        replay_limit: 2 * (max_batch + 64) + random.small_size(10_000),
+        ack_bytes: random.size(1, 3_000),
+        ..Config::default()
+    }
+    .checked()
+    .unwrap()
+}
+
+/// What happened in all schedules, to know that nothing is tested in name only.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) calls: u64,
+    pub(crate) answered: u64,
+    pub(crate) gave_up: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) deadlines: u64,
+    pub(crate) refused: u64,
+    pub(crate) lost: u64,
+    pub(crate) not_sent: u64,
+    pub(crate) writable: u64,
+    pub(crate) no_more_calls: u64,
+    pub(crate) replay_full: u64,
+    pub(crate) late_frames: u64,
+    pub(crate) round_trips: u64,
+    pub(crate) bytes: u64,
+    pub(crate) trace: u64,
+}
+
+impl Seen {
+    pub(crate) fn end(&mut self, end: End) {
+        let count = match end {
+            End::Answered => &mut self.answered,
+            End::GaveUp => &mut self.gave_up,
+            End::Cancelled => &mut self.cancelled,
+            End::Deadline => &mut self.deadlines,
+            End::Refused => &mut self.refused,
+            End::Lost => &mut self.lost,
+        };
+        *count += 1;
+    }
+
+    fn counts(&mut self) -> [(&'static str, &mut u64); 14] {
+        [
+            ("calls", &mut self.calls),
+            ("answered", &mut self.answered),
+            ("gave up", &mut self.gave_up),
+            ("cancelled", &mut self.cancelled),
+            ("deadlines", &mut self.deadlines),
+            ("refused", &mut self.refused),
+            ("lost", &mut self.lost),
+            ("not sent", &mut self.not_sent),
+            ("writable", &mut self.writable),
+            ("no more calls", &mut self.no_more_calls),
+            ("replay full", &mut self.replay_full),
+            ("late frames", &mut self.late_frames),
+            ("round trips", &mut self.round_trips),
+            ("bytes", &mut self.bytes),
+        ]
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        let mut other = Self { ..*other };
+        for ((_, sum), (_, count)) in self.counts().into_iter().zip(other.counts()) {
+            *sum += *count;
+        }
+    }
+
+    pub(crate) fn assert_everything_happened(&mut self) {
+        for (name, count) in self.counts() {
+            assert!(*count > 0, "no schedule had any: {name}");
+        }
+    }
+
+    /// Mixes bytes into the trace.
+    pub(crate) fn trace(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
