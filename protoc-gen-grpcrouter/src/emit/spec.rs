@@ -1,0 +1,79 @@
+//! The constants that tell the runtime what the proto file says. A setter is written only where something is set, so
+//! that options which come later change no generated code.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use crate::{
+    model::{CallKind, Method, Service},
+    options::{LoadBalancing, OnMissingKey, Settings, Strategy},
+};
+
+/// `ServiceSpec::new(…)` with the setters of what differs from the default.
+pub(super) fn service(service: &Service, door: &TokenStream) -> TokenStream {
+    let target = &service.target;
+    let set = Settings {
+        // The target is an argument, and a default that is written out is still the default.
+        service: None,
+        strategy: service.settings.strategy.filter(|strategy| *strategy != Strategy::MetadataBased),
+        load_balancing: service.settings.load_balancing.filter(|balancing| *balancing != LoadBalancing::RoundRobin),
+        on_missing_key: service.settings.on_missing_key.filter(|action| *action != OnMissingKey::Balance),
+        wait_for_instance: service.settings.wait_for_instance.filter(|wait| *wait),
+        ..service.settings.clone()
+    };
+    let setters = setters(&set, door);
+    quote!(#door::ServiceSpec::new(SERVICE_NAME, #target) #setters .methods(METHODS))
+}
+
+/// `MethodSpec::new(…)`, with `.routes(…)` of all that the method's own option sets.
+pub(super) fn method(service: &Service, method: &Method, door: &TokenStream) -> TokenStream {
+    let name = &method.proto_name;
+    let path = format!("/{}/{name}", service.full_name);
+    let kind = match method.kind {
+        CallKind::Unary => quote!(Unary),
+        CallKind::ServerStreaming => quote!(ServerStreaming),
+        CallKind::ClientStreaming => quote!(ClientStreaming),
+        CallKind::Bidi => quote!(Bidi),
+    };
+    let routes = method.own.as_ref().filter(|own| **own != Settings::default()).map(|own| {
+        let target = own.service.as_ref().map(|target| quote!(.target(#target)));
+        let setters = setters(own, door);
+        quote!(.routes(#door::MethodRoutes::new() #target #setters))
+    });
+    quote!(#door::MethodSpec::new(SERVICE_NAME, #name, #path, #door::Kind::#kind) #routes)
+}
+
+/// All but the target.
+fn setters(settings: &Settings, door: &TokenStream) -> TokenStream {
+    let routing_key = settings.routing_key.as_ref().map(|key| quote!(.routing_key(#key)));
+    let strategy = settings.strategy.map(|strategy| {
+        let name = match strategy {
+            Strategy::MetadataBased => quote!(MetadataBased),
+            Strategy::PathBased => quote!(PathBased),
+            Strategy::HeaderBased => quote!(HeaderBased),
+            Strategy::FieldBased => quote!(FieldBased),
+        };
+        quote!(.strategy(#door::Strategy::#name))
+    });
+    let path_prefix = settings.path_prefix.as_ref().map(|prefix| quote!(.path_prefix(#prefix)));
+    let load_balancing = settings.load_balancing.map(|balancing| {
+        let name = match balancing {
+            LoadBalancing::RoundRobin => quote!(RoundRobin),
+            LoadBalancing::WeightedRoundRobin => quote!(WeightedRoundRobin),
+            LoadBalancing::LeastRequest => quote!(LeastRequest),
+            LoadBalancing::PeakEwma => quote!(PeakEwma),
+            LoadBalancing::ConsistentHash => quote!(ConsistentHash),
+            LoadBalancing::Random => quote!(Random),
+        };
+        quote!(.load_balancing(#door::LoadBalancing::#name))
+    });
+    let on_missing_key = settings.on_missing_key.map(|action| {
+        let name = match action {
+            OnMissingKey::Balance => quote!(Balance),
+            OnMissingKey::Reject => quote!(Reject),
+        };
+        quote!(.on_missing_key(#door::OnMissingKey::#name))
+    });
+    let wait_for_instance = settings.wait_for_instance.map(|wait| quote!(.wait_for_instance(#wait)));
+    quote!(#routing_key #strategy #path_prefix #load_balancing #on_missing_key #wait_for_instance)
+}
