@@ -1,0 +1,281 @@
+//! The backend: any tonic services, reached through a gateway that it dials, by a port of its own, or both.
+
+mod answering;
+mod builder;
+mod connector;
+mod direct;
+mod dispatch;
+mod instance_call;
+mod request_body;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use grpcrouter_protocol::{Config, Hello};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+pub use self::builder::BackendBuilder;
+use self::builder::GatewayAddress;
+use self::connector::Connector;
+use self::direct::Direct;
+use self::dispatch::Services;
+use crate::error::ServeError;
+use crate::tunnel::TunnelHandle;
+
+/// A backend: services that are reached through a gateway, directly, or both.
+///
+/// It dials out, so it may sit behind a firewall or NAT where nothing can dial in. Clones are the same backend.
+///
+/// ```no_run
+/// # use std::convert::Infallible;
+/// # use tonic::{body::Body, codegen::{http, Service}, server::NamedService};
+/// # async fn serve<S>(my_service: S) -> Result<(), Box<dyn std::error::Error>>
+/// # where
+/// #     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+/// #         + NamedService + Clone + Send + Sync + 'static,
+/// #     S::Future: Send + 'static,
+/// # {
+/// use grpcrouter_runtime::Backend;
+///
+/// Backend::builder()
+///     .gateway("http://gateway:8080")
+///     .instance_id("a")
+///     .add_service(my_service)
+///     .build()?
+///     .serve(tokio::signal::ctrl_c())
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backend {
+    settings: Arc<Settings>,
+    live: Arc<Live>,
+}
+
+/// What a backend does right now. All of it is zero once [`Backend::serve`] has returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackendStats {
+    /// Tunnels to gateways.
+    pub tunnels: usize,
+    /// Calls in the hands of the services, however they came.
+    pub calls: usize,
+    /// Bytes of answers that wait in tunnels, for credit or for the connection.
+    pub queued_bytes: usize,
+}
+
+impl Backend {
+    /// Begins to set up a backend.
+    pub fn builder() -> BackendBuilder {
+        BackendBuilder::new()
+    }
+
+    /// Serves until `shutdown` resolves (with whatever), then takes no new call, lets what runs finish for as long as
+    /// the drain timeout, and returns.
+    ///
+    /// A gateway that is not there, or goes away, is dialled again for ever; the log says why and when.
+    ///
+    /// # Errors
+    /// The address to listen at cannot be taken.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends everything at once: tunnels, connections and handlers.
+    pub fn serve<F>(&self, shutdown: F) -> impl Future<Output = Result<(), ServeError>> + Send + use<F>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        let backend = self.clone();
+        async move {
+            let mut ways = JoinSet::new();
+            // Dropped with this future; then it cancels as well.
+            let stop = CancellationToken::new();
+            backend.start(&mut ways, &stop).await?;
+            {
+                let mut shutdown = pin!(shutdown);
+                tokio::select! {
+                    _ = shutdown.as_mut() => {}
+                    Some(ended) = ways.join_next() => {
+                        // A way in goes on for ever, unless it panics.
+                        if let Err(panic) = ended {
+                            tracing::error!(%panic, "a way into the backend broke; stopping");
+                        }
+                    }
+                }
+            }
+            info!(calls = backend.live.tasks.len(), "stopping: no new calls, what runs may finish");
+            stop.cancel();
+            while ways.join_next().await.is_some() {}
+            // Every call has ended; its handler goes as soon as it gives way.
+            backend.live.tasks.close();
+            if tokio::time::timeout(HARD_TIMEOUT, backend.live.tasks.wait()).await.is_err() {
+                warn!(calls = backend.live.tasks.len(), "handlers that block their thread are left behind");
+            }
+            backend.live.tasks.reopen();
+            Ok(())
+        }
+    }
+
+    /// Waits until every way in is open: the port is listened at, and each gateway has a tunnel.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        let expected = self.settings.gateways.len() + usize::from(self.settings.listen.is_some());
+        let mut open = self.live.open.subscribe();
+        async move {
+            // The sender lives as long as any clone of the backend.
+            let _ = open.wait_for(|open| *open >= expected).await;
+        }
+    }
+
+    /// The name of this backend among its like.
+    pub fn instance_id(&self) -> &str {
+        self.settings.hello.instance_id.as_str()
+    }
+
+    /// Where it listens for direct calls, once [`ready`](Self::ready).
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.live.state().listening
+    }
+
+    /// What it does right now, to watch it or to check that nothing leaks.
+    pub fn stats(&self) -> BackendStats {
+        let tunnels: Vec<TunnelHandle> = self.live.state().tunnels.iter().map(|(_, tunnel)| tunnel.clone()).collect();
+        BackendStats {
+            tunnels: tunnels.len(),
+            calls: self.live.tasks.len(),
+            queued_bytes: tunnels.iter().map(TunnelHandle::queued_bytes).sum(),
+        }
+    }
+
+    fn new(settings: Settings, live: Live) -> Self {
+        Self { settings: Arc::new(settings), live: Arc::new(live) }
+    }
+
+    async fn start(&self, ways: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), ServeError> {
+        let settings = &self.settings;
+        if let Some(address) = &settings.listen {
+            let listener = TcpListener::bind(address).await.map_err(|error| ServeError::listen(address, error))?;
+            let local = listener.local_addr().map_err(|error| ServeError::listen(address, error))?;
+            info!(address = %local, "listening for direct calls");
+            let direct = Direct {
+                listener,
+                services: settings.services.clone(),
+                tasks: self.live.tasks.clone(),
+                drain_timeout: settings.drain_timeout,
+            };
+            let listening = self.live.listening(local);
+            let stop = stop.clone();
+            ways.spawn(async move {
+                direct.run(stop).await;
+                drop(listening);
+            });
+        }
+        for gateway in &settings.gateways {
+            let connector = Connector {
+                gateway: gateway.clone(),
+                hello: settings.hello.clone(),
+                config: settings.config.clone(),
+                services: settings.services.clone(),
+                live: self.live.clone(),
+                drain_timeout: settings.drain_timeout,
+            };
+            ways.spawn(connector.run(stop.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// How long a handler whose call has ended may keep [`Backend::serve`] from returning: only one that blocks does so.
+const HARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What was set, checked.
+#[derive(Debug)]
+struct Settings {
+    gateways: Vec<GatewayAddress>,
+    listen: Option<String>,
+    hello: Hello,
+    config: Config,
+    services: Arc<Services>,
+    drain_timeout: Duration,
+}
+
+/// What lives at the moment.
+#[derive(Debug)]
+struct Live {
+    /// One for each call.
+    tasks: TaskTracker,
+    /// How many ways in are open.
+    open: watch::Sender<usize>,
+    state: Mutex<LiveState>,
+}
+
+#[derive(Debug, Default)]
+struct LiveState {
+    tunnels: Vec<(u64, TunnelHandle)>,
+    tunnels_ever: u64,
+    listening: Option<SocketAddr>,
+}
+
+impl Live {
+    fn new() -> Self {
+        Self { tasks: TaskTracker::new(), open: watch::Sender::new(0), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a tunnel until the guard goes.
+    fn tunnel_up(self: &Arc<Self>, tunnel: TunnelHandle) -> Up {
+        let id = {
+            let mut state = self.state();
+            state.tunnels_ever += 1;
+            let id = state.tunnels_ever;
+            state.tunnels.push((id, tunnel));
+            id
+        };
+        self.open.send_modify(|open| *open += 1);
+        Up { live: self.clone(), way: Way::Tunnel(id) }
+    }
+
+    /// Counts the port until the guard goes.
+    fn listening(self: &Arc<Self>, address: SocketAddr) -> Up {
+        self.state().listening = Some(address);
+        self.open.send_modify(|open| *open += 1);
+        Up { live: self.clone(), way: Way::Port }
+    }
+}
+
+/// One open way in.
+#[derive(Debug)]
+struct Up {
+    live: Arc<Live>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Tunnel(u64),
+    Port,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        {
+            let mut state = self.live.state();
+            match self.way {
+                Way::Tunnel(id) => state.tunnels.retain(|(other, _)| *other != id),
+                Way::Port => state.listening = None,
+            }
+        }
+        self.live.open.send_modify(|open| *open = open.saturating_sub(1));
+    }
+}

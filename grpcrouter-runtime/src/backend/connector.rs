@@ -1,0 +1,328 @@
+//! Keeps one tunnel to one gateway: dials, says Hello, carries calls, and dials again for ever.
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grpcrouter_protocol::{
+    Accepted, Close, CloseCode, Config, Hello, RejectReason, Side, Welcome, decode_welcome, encode_hello,
+};
+use h2::client::{Connection, SendRequest};
+use http::header::{CONTENT_TYPE, TE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Live;
+use super::builder::GatewayAddress;
+use super::dispatch::{Dispatcher, Services};
+use crate::backoff::Backoff;
+use crate::error::ConnectError;
+use crate::h2_body::{RecvBody, pump};
+use crate::metadata;
+use crate::tunnel::{Detached, Messages, TunnelBody, TunnelHandle, attach};
+
+/// The side that dials out.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) gateway: GatewayAddress,
+    pub(super) hello: Hello,
+    pub(super) config: Config,
+    pub(super) services: Arc<Services>,
+    pub(super) live: Arc<Live>,
+    pub(super) drain_timeout: Duration,
+}
+
+/// A stream on which Welcome was said.
+struct Stream {
+    accepted: Accepted,
+    outgoing: h2::SendStream<Bytes>,
+    incoming: Messages<RecvBody>,
+    /// Held until the end: h2 closes a connection that nobody can use any more.
+    _requests: SendRequest<Bytes>,
+}
+
+impl Connector {
+    /// Runs until `stop`, and on until the calls of that moment have finished or the drain timeout is over.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        loop {
+            let began = Instant::now();
+            let least = match stop.run_until_cancelled(self.register()).await {
+                None => return,
+                Some(Ok((stream, connection))) => self.carry(stream, connection, &stop).await,
+                Some(Err(error)) => {
+                    warn!(gateway = %self.gateway, tries = backoff.tries() + 1, "{error}");
+                    error.retry_after()
+                }
+            };
+            if stop.is_cancelled() {
+                return;
+            }
+            // A tunnel that held for a while was a success; one that broke at once was not.
+            if began.elapsed() > STABLE {
+                backoff.reset();
+            }
+            let wait = backoff.next_wait().max(least);
+            info!(gateway = %self.gateway, wait_ms = wait.as_millis(), "dialling again");
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Dials, says Hello and hears Welcome.
+    async fn register(&self) -> Result<(Stream, impl Future<Output = Infallible> + use<>), ConnectError> {
+        let registered = async {
+            let (requests, connection) = self.dial().await?;
+            let mut connection = Box::pin(driven(connection));
+            let stream = tokio::select! {
+                biased;
+                stream = self.hello(requests) => stream?,
+                never = connection.as_mut() => match never {},
+            };
+            Ok((stream, connection))
+        };
+        match timeout(REGISTER_TIMEOUT, registered).await {
+            Ok(registered) => registered,
+            Err(_) => Err(ConnectError::Timeout { address: self.address(), seconds: REGISTER_TIMEOUT.as_secs() }),
+        }
+    }
+
+    async fn dial(&self) -> Result<(SendRequest<Bytes>, Connection<TcpStream, Bytes>), ConnectError> {
+        let stream = TcpStream::connect((self.gateway.host(), self.gateway.port()))
+            .await
+            .map_err(|source| ConnectError::Dial { address: self.address(), source })?;
+        // A batch goes when it is ready.
+        let _ = stream.set_nodelay(true);
+        h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_send_buffer_size(MAX_SEND_BUFFER)
+            .handshake(stream)
+            .await
+            .map_err(|error| self.no_answer(error))
+    }
+
+    async fn hello(&self, requests: SendRequest<Bytes>) -> Result<Stream, ConnectError> {
+        let mut requests = requests.ready().await.map_err(|error| self.no_answer(error))?;
+        let (response, mut outgoing) =
+            requests.send_request(self.request(), false).map_err(|error| self.no_answer(error))?;
+        outgoing.send_data(encode_hello(&self.hello), false).map_err(|error| self.no_answer(error))?;
+
+        let (head, body) = response.await.map_err(|error| self.no_answer(error))?.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(self.not_a_gateway(format!("HTTP {}", head.status)));
+        }
+        if !metadata::is_grpc(&head.headers) {
+            return Err(self.not_a_gateway("something that is not gRPC".to_owned()));
+        }
+        if metadata::is_trailers_only(&head.headers) {
+            return Err(self.ended(&head.headers));
+        }
+        let mut incoming = Messages::new(RecvBody::new(body));
+        let message = match incoming.next().await {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                return Err(match incoming.trailers() {
+                    Some(trailers) => self.ended(trailers),
+                    None => self.no_welcome("without a word".to_owned()),
+                });
+            }
+            Err(error) => return Err(self.no_welcome(error.to_string())),
+        };
+        match decode_welcome(message) {
+            Ok(Welcome::Accepted(accepted)) => Ok(Stream { accepted, outgoing, incoming, _requests: requests }),
+            Ok(Welcome::Rejected(rejected)) => Err(ConnectError::Rejected {
+                address: self.address(),
+                reason: reason(rejected.reason),
+                message: rejected.message,
+                retry_after: rejected.retry_after,
+            }),
+            Ok(Welcome::Resumed(_)) => Err(self.no_welcome("it resumed a tunnel that was not asked for".to_owned())),
+            Err(source) => Err(ConnectError::BadWelcome { address: self.address(), source }),
+        }
+    }
+
+    /// One tunnel, to its end. Tells how long the gateway wants to be left alone.
+    async fn carry(
+        &self,
+        stream: Stream,
+        connection: impl Future<Output = Infallible>,
+        stop: &CancellationToken,
+    ) -> Duration {
+        let Stream { accepted, outgoing, mut incoming, _requests } = stream;
+        let config = match self.config.clone().adopt(&accepted) {
+            Ok(config) => config,
+            Err(error) => {
+                warn!(gateway = %self.gateway, "the gateway's limits cannot be used: {error}; is it of another release?");
+                return Duration::ZERO;
+            }
+        };
+        let tunnel = TunnelHandle::instance(config);
+        let _up = self.live.tunnel_up(tunnel.clone());
+        info!(gateway = %self.gateway, instance = %self.hello.instance_id, "registered");
+
+        let events = Dispatcher {
+            services: self.services.clone(),
+            tasks: self.live.tasks.clone(),
+            gateway: self.gateway.to_string(),
+        };
+        // Hello went out before there was a tunnel.
+        let batches = pump(TunnelBody::new(tunnel.clone(), Bytes::new(), Side::Instance), outgoing);
+        // All in one task and in this order: what a batch brings in goes out with one write.
+        let mut io = pin!(async {
+            tokio::join!(batches, connection);
+            pending::<Infallible>().await
+        });
+        let detached = tokio::select! {
+            biased;
+            detached = attach(&tunnel, &mut incoming, &events) => detached,
+            never = io.as_mut() => match never {},
+            never = self.finish(&tunnel, stop) => match never {},
+        };
+        if matches!(detached, Detached::ClosedHere) {
+            // The gateway ends the stream when it has read all; cutting it off before might lose the last answers.
+            let ended = async { while let Ok(Some(_)) = incoming.next().await {} };
+            tokio::select! {
+                () = ended => {}
+                never = io.as_mut() => match never {},
+                () = sleep(LINGER) => {}
+            }
+        }
+        self.log(&detached);
+        match detached {
+            Detached::Closed(Close { code: CloseCode::Replaced, retry_after, .. }) => retry_after.max(REPLACED_WAIT),
+            Detached::Closed(close) => close.retry_after,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// After `stop`: nothing new, what runs finishes, then the tunnel is closed; `attach` sees that.
+    async fn finish(&self, tunnel: &TunnelHandle, stop: &CancellationToken) -> Infallible {
+        stop.cancelled().await;
+        tunnel.drain();
+        let idle = async {
+            // Drain is acked like any batch: until then calls may come that the gateway sent before it knew.
+            while !tunnel.is_settled() {
+                sleep(DRAIN_TICK).await;
+            }
+        };
+        let code = match timeout(self.drain_timeout, idle).await {
+            Ok(()) => CloseCode::NoError,
+            Err(_) => {
+                let calls = tunnel.open_calls();
+                warn!(gateway = %self.gateway, calls, "calls still run after the drain timeout; they end now");
+                CloseCode::Shutdown
+            }
+        };
+        let reason = "the instance stops".to_owned();
+        tunnel.close(Close { code, reason, retry_after: Duration::ZERO });
+        pending().await
+    }
+
+    fn request(&self) -> Request<()> {
+        let mut request =
+            Request::post(self.gateway.register_uri()).version(Version::HTTP_2).body(()).unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("grpcrouter/", env!("CARGO_PKG_VERSION"))));
+        request
+    }
+
+    fn log(&self, detached: &Detached) {
+        let gateway = &self.gateway;
+        match detached {
+            Detached::ClosedHere => info!(%gateway, "the tunnel is closed"),
+            Detached::Closed(Close { code: CloseCode::Replaced, .. }) => warn!(
+                %gateway, instance = %self.hello.instance_id,
+                "another process took over this instance id; give each process its own with .instance_id(..)"
+            ),
+            Detached::Closed(_) => info!(%gateway, "the tunnel ended: {detached}"),
+            _ => warn!(%gateway, "the tunnel was lost: {detached}; the calls in it have ended"),
+        }
+    }
+
+    fn address(&self) -> String {
+        self.gateway.to_string()
+    }
+
+    fn no_answer(&self, source: h2::Error) -> ConnectError {
+        if source.is_io() {
+            self.no_welcome(source.to_string())
+        } else {
+            ConnectError::NotHttp2 { address: self.address(), source }
+        }
+    }
+
+    fn no_welcome(&self, why: String) -> ConnectError {
+        ConnectError::NoWelcome { address: self.address(), why }
+    }
+
+    fn not_a_gateway(&self, answer: String) -> ConnectError {
+        ConnectError::NotAGateway { address: self.address(), answer }
+    }
+
+    /// The stream is over with a status and without Welcome.
+    fn ended(&self, trailers: &HeaderMap) -> ConnectError {
+        let trailers = metadata::trailers_from_map(trailers);
+        let code = tonic::Code::from(trailers.status.cast_signed());
+        let answer = format!("{code:?}: {}", crate::status::shown(trailers.message.as_str()));
+        if code == tonic::Code::Unimplemented { self.not_a_gateway(answer) } else { self.no_welcome(answer) }
+    }
+}
+
+/// Polls an h2 connection, which does nothing of its own accord. What ends it is seen by its streams.
+async fn driven(connection: Connection<TcpStream, Bytes>) -> Infallible {
+    if let Err(error) = connection.await {
+        debug!(%error, "connection lost");
+    }
+    pending().await
+}
+
+fn reason(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::Unspecified => "UNSPECIFIED",
+        RejectReason::Version => "VERSION",
+        RejectReason::Unknown => "UNKNOWN",
+        RejectReason::Draining => "DRAINING",
+        RejectReason::Unauthenticated => "UNAUTHENTICATED",
+        RejectReason::PermissionDenied => "PERMISSION_DENIED",
+        RejectReason::Flapping => "FLAPPING",
+        RejectReason::Invalid => "INVALID",
+        RejectReason::ResourceExhausted => "RESOURCE_EXHAUSTED",
+    }
+}
+
+/// Dial, HTTP/2, Hello and Welcome together. A gateway that takes longer is of no use.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a tunnel must have held for the next dial to start with a short wait again.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// How long to leave a gateway alone that gave this instance's id to another process: dialling at once would take it
+/// back, and so on without end.
+const REPLACED_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a draining tunnel is asked whether it is done.
+const DRAIN_TICK: Duration = Duration::from_millis(5);
+
+/// How long the gateway may take to end a stream that was closed here.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes on the way to this process: the core's windows are what limits each call, so this is transit, not storage.
+const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// A batch in one HTTP/2 frame, with its prefix.
+const MAX_FRAME: u32 = 65 * 1024;
+
+/// Bytes of batches that wait for the socket: two batches, so that the scheduler decides late what goes next.
+const MAX_SEND_BUFFER: usize = 128 * 1024;

@@ -1,0 +1,152 @@
+//! From a call to the service that answers it: the table of services, and what a tunnel starts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grpcrouter_protocol::{CallId, Close, ResponsePart, Update};
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::{Service, ServiceExt as _};
+use tracing::{debug, info};
+
+use super::answering::{Answering, Handler};
+use super::instance_call::{InstanceCall, TunnelOutlet};
+use super::request_body::RequestBody;
+use crate::clock;
+use crate::metadata;
+use crate::status::{self, Answer};
+use crate::tunnel::{Started, TunnelEvents, TunnelHandle};
+
+/// The services of a backend, by full name: one look for each call, whatever the method.
+#[derive(Default)]
+pub(super) struct Services(HashMap<&'static str, Box<dyn AnyService>>);
+
+impl Services {
+    /// # Errors
+    /// The name, if a service of that name is there already.
+    pub(super) fn add<S, B>(&mut self, service: S) -> Result<(), &'static str>
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.0.insert(S::NAME, Box::new(Erased(service))) {
+            None => Ok(()),
+            Some(_) => Err(S::NAME),
+        }
+    }
+
+    /// The names, in order.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        // Through a tree: a table has no order of its own.
+        self.0.keys().map(|name| (*name, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
+    }
+
+    /// Hands a call to its service.
+    pub(super) fn call(&self, request: Request<Body>) -> Handler {
+        let path = request.uri().path();
+        let service = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
+        match self.0.get(service) {
+            Some(service) => service.call(request),
+            None => {
+                let answer = Answer::unknown_service(service, status::nearest(service, self.0.keys().copied()));
+                Box::pin(std::future::ready(answer.into_http()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// A service of any type.
+trait AnyService: Send + Sync {
+    fn call(&self, request: Request<Body>) -> Handler;
+}
+
+struct Erased<S>(S);
+
+impl<S, B> AnyService for Erased<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn call(&self, request: Request<Body>) -> Handler {
+        let service = self.0.clone();
+        Box::pin(async move {
+            match service.oneshot(request).await {
+                Ok(response) => response.map(Body::new),
+                Err(never) => match never {},
+            }
+        })
+    }
+}
+
+/// What a tunnel tells its backend.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    pub(super) services: Arc<Services>,
+    pub(super) tasks: TaskTracker,
+    /// Where the tunnel leads, for the log.
+    pub(super) gateway: String,
+}
+
+impl TunnelEvents for Dispatcher {
+    fn started(&self, tunnel: &TunnelHandle, started: Started) {
+        let Started { call: id, start, deadline, data, half_close } = started;
+        let left = deadline.map(|deadline| deadline.since(clock::now()));
+        let request = match metadata::request_from_start(&start, left) {
+            Ok(request) => request,
+            Err(answer) => {
+                let part = ResponsePart { trailers: Some(answer.trailers()), ..ResponsePart::default() };
+                tunnel.respond(id, part);
+                return;
+            }
+        };
+        let call = Arc::new(InstanceCall::new(tunnel.clone(), id));
+        call.state().upload.push(data, half_close);
+        tunnel.adopt(id, call.clone());
+        let services = self.services.clone();
+        self.tasks.spawn(async move {
+            let body = Body::new(RequestBody::new(call.clone()));
+            let outlet = TunnelOutlet::new(call);
+            let answering = Answering::new(services.call(request.map(|()| body)), outlet);
+            ended(id, &start.path, answering.await);
+        });
+    }
+
+    fn draining(&self, _: Vec<String>) {
+        info!(gateway = self.gateway, "the gateway drains: it sends no new call, what runs finishes");
+    }
+
+    /// An instance's own words; none come back.
+    fn updated(&self, _: Update) {}
+
+    fn closed(&self, close: &Close) {
+        debug!(gateway = self.gateway, code = ?close.code, reason = close.reason, "the gateway closed the tunnel");
+    }
+}
+
+fn ended(id: CallId, path: &grpcrouter_protocol::Text, code: Option<u32>) {
+    match code {
+        Some(code) => debug!(call = %id, %path, code = ?tonic::Code::from(code.cast_signed()), "call ended"),
+        None => debug!(call = %id, %path, "call cancelled"),
+    }
+}

@@ -1,0 +1,374 @@
+//! What a proto file says of a service and its methods, as constants: generated code writes it, `build()` reads it.
+//! Each setter is const and each default is the option's, so a new option breaks no generated code.
+
+/// What the gateway is told of a generated router: see `GatewayBuilder::add_router`.
+pub trait Router {
+    /// What the proto file says of the service.
+    const SPEC: &'static ServiceSpec;
+}
+
+/// A service and how its calls are routed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceSpec {
+    /// The annotated service, in full: `package.Service`. It is what clients call.
+    pub name: &'static str,
+    /// The service that backends register, in full. Most often the same.
+    pub target: &'static str,
+    /// What holds the routing key; none: calls are balanced.
+    pub routing_key: Option<&'static str>,
+    /// Where the routing key is read.
+    pub strategy: Strategy,
+    /// `{path_prefix}/{package.Service}/{Method}` is served beside the bare path. Begins with `/`, has none at its end.
+    pub path_prefix: Option<&'static str>,
+    /// Which of several instances answers.
+    pub load_balancing: LoadBalancing,
+    /// What becomes of a call without a routing key.
+    pub on_missing_key: OnMissingKey,
+    /// Whether a call that finds no instance waits for one.
+    pub wait_for_instance: bool,
+    /// The service's methods, in the order of the proto file.
+    pub methods: &'static [MethodSpec],
+}
+
+impl ServiceSpec {
+    /// A service with every option at its default and no methods.
+    pub const fn new(name: &'static str, target: &'static str) -> Self {
+        Self {
+            name,
+            target,
+            routing_key: None,
+            strategy: Strategy::MetadataBased,
+            path_prefix: None,
+            load_balancing: LoadBalancing::RoundRobin,
+            on_missing_key: OnMissingKey::Balance,
+            wait_for_instance: false,
+            methods: &[],
+        }
+    }
+
+    /// Sets what holds the routing key.
+    pub const fn routing_key(mut self, routing_key: &'static str) -> Self {
+        self.routing_key = Some(routing_key);
+        self
+    }
+
+    /// Sets where the routing key is read.
+    pub const fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Sets the prefix that is served beside the bare path.
+    pub const fn path_prefix(mut self, path_prefix: &'static str) -> Self {
+        self.path_prefix = Some(path_prefix);
+        self
+    }
+
+    /// Sets how an instance is chosen.
+    pub const fn load_balancing(mut self, load_balancing: LoadBalancing) -> Self {
+        self.load_balancing = load_balancing;
+        self
+    }
+
+    /// Sets what becomes of a call without a routing key.
+    pub const fn on_missing_key(mut self, on_missing_key: OnMissingKey) -> Self {
+        self.on_missing_key = on_missing_key;
+        self
+    }
+
+    /// Sets whether a call waits for an instance.
+    pub const fn wait_for_instance(mut self, wait_for_instance: bool) -> Self {
+        self.wait_for_instance = wait_for_instance;
+        self
+    }
+
+    /// Sets the methods.
+    pub const fn methods(mut self, methods: &'static [MethodSpec]) -> Self {
+        self.methods = methods;
+        self
+    }
+
+    /// The method that is called by this path, without any prefix.
+    pub fn method_by_path(&self, path: &str) -> Option<&'static MethodSpec> {
+        self.methods.iter().find(|method| method.path == path)
+    }
+
+    /// How the calls of one of its methods are routed: the service's options, overridden field by field by the method's.
+    pub fn routes(&self, method: &MethodSpec) -> Routes {
+        let own = &method.routes;
+        Routes {
+            target: own.target.unwrap_or(self.target),
+            routing_key: own.routing_key.or(self.routing_key),
+            strategy: own.strategy.unwrap_or(self.strategy),
+            path_prefix: own.path_prefix.or(self.path_prefix),
+            load_balancing: own.load_balancing.unwrap_or(self.load_balancing),
+            on_missing_key: own.on_missing_key.unwrap_or(self.on_missing_key),
+            wait_for_instance: own.wait_for_instance.unwrap_or(self.wait_for_instance),
+        }
+    }
+}
+
+/// How the calls of one method are routed, when the options of service and method are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Routes {
+    /// See [`ServiceSpec::target`].
+    pub target: &'static str,
+    /// See [`ServiceSpec::routing_key`].
+    pub routing_key: Option<&'static str>,
+    /// See [`ServiceSpec::strategy`].
+    pub strategy: Strategy,
+    /// See [`ServiceSpec::path_prefix`].
+    pub path_prefix: Option<&'static str>,
+    /// See [`ServiceSpec::load_balancing`].
+    pub load_balancing: LoadBalancing,
+    /// See [`ServiceSpec::on_missing_key`].
+    pub on_missing_key: OnMissingKey,
+    /// See [`ServiceSpec::wait_for_instance`].
+    pub wait_for_instance: bool,
+}
+
+/// One method of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MethodSpec {
+    /// The annotated service, in full.
+    pub service: &'static str,
+    /// The method's name in the proto file.
+    pub name: &'static str,
+    /// The bare path by which it is called: `/package.Service/Method`.
+    pub path: &'static str,
+    /// Which side streams.
+    pub kind: Kind,
+    /// What `method_routes_to` sets.
+    pub routes: MethodRoutes,
+}
+
+impl MethodSpec {
+    /// A method that is routed as its service is.
+    pub const fn new(service: &'static str, name: &'static str, path: &'static str, kind: Kind) -> Self {
+        Self { service, name, path, kind, routes: MethodRoutes::new() }
+    }
+
+    /// Sets what is different for this method.
+    pub const fn routes(mut self, routes: MethodRoutes) -> Self {
+        self.routes = routes;
+        self
+    }
+}
+
+/// What a method's own option sets; the rest is its service's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MethodRoutes {
+    /// The service that backends register for this method, in full.
+    pub target: Option<&'static str>,
+    /// See [`ServiceSpec::routing_key`].
+    pub routing_key: Option<&'static str>,
+    /// See [`ServiceSpec::strategy`].
+    pub strategy: Option<Strategy>,
+    /// See [`ServiceSpec::path_prefix`].
+    pub path_prefix: Option<&'static str>,
+    /// See [`ServiceSpec::load_balancing`].
+    pub load_balancing: Option<LoadBalancing>,
+    /// See [`ServiceSpec::on_missing_key`].
+    pub on_missing_key: Option<OnMissingKey>,
+    /// See [`ServiceSpec::wait_for_instance`].
+    pub wait_for_instance: Option<bool>,
+}
+
+impl MethodRoutes {
+    /// Nothing of its own.
+    pub const fn new() -> Self {
+        Self {
+            target: None,
+            routing_key: None,
+            strategy: None,
+            path_prefix: None,
+            load_balancing: None,
+            on_missing_key: None,
+            wait_for_instance: None,
+        }
+    }
+
+    /// Sets the service that backends register for this method.
+    pub const fn target(mut self, target: &'static str) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// Sets what holds the routing key.
+    pub const fn routing_key(mut self, routing_key: &'static str) -> Self {
+        self.routing_key = Some(routing_key);
+        self
+    }
+
+    /// Sets where the routing key is read.
+    pub const fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = Some(strategy);
+        self
+    }
+
+    /// Sets the prefix that is served beside the bare path.
+    pub const fn path_prefix(mut self, path_prefix: &'static str) -> Self {
+        self.path_prefix = Some(path_prefix);
+        self
+    }
+
+    /// Sets how an instance is chosen.
+    pub const fn load_balancing(mut self, load_balancing: LoadBalancing) -> Self {
+        self.load_balancing = Some(load_balancing);
+        self
+    }
+
+    /// Sets what becomes of a call without a routing key.
+    pub const fn on_missing_key(mut self, on_missing_key: OnMissingKey) -> Self {
+        self.on_missing_key = Some(on_missing_key);
+        self
+    }
+
+    /// Sets whether a call waits for an instance.
+    pub const fn wait_for_instance(mut self, wait_for_instance: bool) -> Self {
+        self.wait_for_instance = Some(wait_for_instance);
+        self
+    }
+}
+
+/// Which side of a method streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One message each way.
+    Unary,
+    /// One message, many answers.
+    ServerStreaming,
+    /// Many messages, one answer.
+    ClientStreaming,
+    /// Many messages each way.
+    Bidi,
+}
+
+/// Where the routing key is read; the option `strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// `METADATA_BASED`: a gRPC metadata entry.
+    MetadataBased,
+    /// `PATH_BASED`: a path segment.
+    PathBased,
+    /// `HEADER_BASED`: an HTTP header, the authority or a cookie.
+    HeaderBased,
+    /// `FIELD_BASED`: a field of the first request message.
+    FieldBased,
+}
+
+impl Strategy {
+    /// As the proto file spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MetadataBased => "METADATA_BASED",
+            Self::PathBased => "PATH_BASED",
+            Self::HeaderBased => "HEADER_BASED",
+            Self::FieldBased => "FIELD_BASED",
+        }
+    }
+}
+
+/// Which of several instances answers a call; the option `load_balancing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LoadBalancing {
+    /// `ROUND_ROBIN`: in turn.
+    RoundRobin,
+    /// `WEIGHTED_ROUND_ROBIN`: in turn, by weight.
+    WeightedRoundRobin,
+    /// `LEAST_REQUEST`: the less busy of two drawn by chance.
+    LeastRequest,
+    /// `PEAK_EWMA`: the quicker of two drawn by chance.
+    PeakEwma,
+    /// `CONSISTENT_HASH`: the key is hashed over all instances.
+    ConsistentHash,
+    /// `RANDOM`: by chance.
+    Random,
+}
+
+impl LoadBalancing {
+    /// As the proto file spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "ROUND_ROBIN",
+            Self::WeightedRoundRobin => "WEIGHTED_ROUND_ROBIN",
+            Self::LeastRequest => "LEAST_REQUEST",
+            Self::PeakEwma => "PEAK_EWMA",
+            Self::ConsistentHash => "CONSISTENT_HASH",
+            Self::Random => "RANDOM",
+        }
+    }
+}
+
+/// What becomes of a call without a routing key; the option `on_missing_key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnMissingKey {
+    /// `BALANCE`: it is balanced over all instances.
+    Balance,
+    /// `REJECT`: it is refused with INVALID_ARGUMENT.
+    Reject,
+}
+
+impl OnMissingKey {
+    /// As the proto file spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Balance => "BALANCE",
+            Self::Reject => "REJECT",
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a failing test may panic")]
+mod tests {
+    use super::*;
+
+    static METHODS: &[MethodSpec] = &[
+        MethodSpec::new("demo.Shop", "Buy", "/demo.Shop/Buy", Kind::Unary),
+        MethodSpec::new("demo.Shop", "Watch", "/demo.Shop/Watch", Kind::ServerStreaming)
+            .routes(MethodRoutes::new().on_missing_key(OnMissingKey::Reject).routing_key("shelf")),
+    ];
+    static SPEC: ServiceSpec = ServiceSpec::new("demo.Shop", "demo.Shop")
+        .routing_key("instanceid")
+        .path_prefix("/api/v1")
+        .load_balancing(LoadBalancing::LeastRequest)
+        .methods(METHODS);
+
+    #[test]
+    fn a_method_is_found_by_its_bare_path_only() {
+        assert_eq!(SPEC.method_by_path("/demo.Shop/Buy").map(|method| method.name), Some("Buy"));
+        assert_eq!(SPEC.method_by_path("/api/v1/demo.Shop/Buy"), None);
+        assert_eq!(SPEC.method_by_path("/demo.Shop/Sell"), None);
+    }
+
+    #[test]
+    fn a_method_without_routes_is_routed_as_its_service() {
+        let routes = Routes {
+            target: "demo.Shop",
+            routing_key: Some("instanceid"),
+            strategy: Strategy::MetadataBased,
+            path_prefix: Some("/api/v1"),
+            load_balancing: LoadBalancing::LeastRequest,
+            on_missing_key: OnMissingKey::Balance,
+            wait_for_instance: false,
+        };
+        assert_eq!(SPEC.routes(&METHODS[0]), routes);
+    }
+
+    #[test]
+    fn a_methods_routes_override_field_by_field() {
+        let routes = SPEC.routes(&METHODS[1]);
+        assert_eq!(routes.routing_key, Some("shelf"));
+        assert_eq!(routes.on_missing_key, OnMissingKey::Reject);
+        assert_eq!(routes.path_prefix, Some("/api/v1"));
+        assert_eq!(routes.load_balancing, LoadBalancing::LeastRequest);
+    }
+}

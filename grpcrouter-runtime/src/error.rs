@@ -1,0 +1,261 @@
+//! What can go wrong for the one who builds and runs a gateway or a backend, one type for each operation.
+//! Each text says what happened, why, and what to do.
+
+use std::io;
+use std::time::Duration;
+
+/// A gateway or a backend that cannot be built from what was set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// An option in the .proto file asks for something that this version does not do.
+    #[error(
+        "service {service}: the option {option} = {value} is not served by this version of grpcrouter, which serves \
+         {served}; change the option in the .proto file and generate again, or use a version that serves it"
+    )]
+    UnsupportedOption {
+        /// The service that carries the option, or `Service/Method` if a method does.
+        service: String,
+        /// The option's name as in `(grpcrouter.routes_to)`.
+        option: &'static str,
+        /// What it asks for.
+        value: String,
+        /// What could be asked for instead.
+        served: &'static str,
+    },
+
+    /// An option in the .proto file cannot be meant.
+    #[error(
+        "service {service}: the option {option} = {value:?} cannot be used: {why}; change it in the .proto file and generate again"
+    )]
+    InvalidOption {
+        /// The service that carries the option, or `Service/Method` if a method does.
+        service: String,
+        /// The option's name as in `(grpcrouter.routes_to)`.
+        option: &'static str,
+        /// What it holds.
+        value: String,
+        /// Why it cannot be used.
+        why: String,
+    },
+
+    /// A value given to a builder cannot be used.
+    #[error("{setting}({value}) cannot be used: {why}")]
+    InvalidSetting {
+        /// The builder's method.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// Why it cannot be used, and what can.
+        why: String,
+    },
+
+    /// Two routers, or two prefixes, claim the same path.
+    #[error(
+        "the path {path} is claimed by {first} and by {second}: a call can only go one way; add each router once, and \
+         give them different values of path_prefix"
+    )]
+    DuplicateRoute {
+        /// The path that both serve.
+        path: String,
+        /// The service that claimed it first.
+        first: String,
+        /// The service that claimed it again.
+        second: String,
+    },
+
+    /// The same service was added twice to a backend.
+    #[error("the service {service} was added twice: a call can only go to one of them; remove one add_service")]
+    DuplicateService {
+        /// The full name of the service.
+        service: String,
+    },
+
+    /// Nothing was added that could answer a call.
+    #[error("{who} has nothing to serve: {hint}")]
+    NothingToServe {
+        /// `the gateway` or `the backend`.
+        who: &'static str,
+        /// What to add.
+        hint: &'static str,
+    },
+
+    /// A backend was given neither a gateway to dial nor an address to listen at.
+    #[error(
+        "the backend has no way in: give it a gateway to dial with .gateway(\"http://HOST:PORT\"), an address to listen at \
+         with .listen(ADDRESS), or both"
+    )]
+    NoWayIn,
+
+    /// The generated code was made for another runtime.
+    #[error(
+        "the generated code of {service} speaks version {generated} of the runtime's door, this runtime speaks {runtime}; \
+         use protoc-gen-grpcrouter and grpcrouter-runtime of the same release and generate again"
+    )]
+    GeneratedCode {
+        /// The service whose router does not fit.
+        service: String,
+        /// The version that the generated code was made for.
+        generated: u32,
+        /// The version of this runtime.
+        runtime: u32,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn setting(setting: &'static str, value: impl ToString, why: impl Into<String>) -> Self {
+        Self::InvalidSetting { setting, value: value.to_string(), why: why.into() }
+    }
+}
+
+/// A gateway or a backend that could not go on serving.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address to listen at could not be taken.
+    #[error("cannot listen at {address}: {source}; {}", listen_hint(.source))]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The listener stopped giving connections.
+    #[error(
+        "cannot accept connections at {address} any more: {source}; nothing can call in until this is started again"
+    )]
+    Accept {
+        /// The address listened at.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ServeError {
+    pub(crate) fn listen(address: impl ToString, source: io::Error) -> Self {
+        Self::Listen { address: address.to_string(), source }
+    }
+}
+
+fn listen_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: stop it, or choose another port (port 0 lets the system choose a free one)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege that this process lacks: choose a port above"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: use 127.0.0.1 for this machine alone or 0.0.0.0 for all of its addresses"
+        }
+        _ => "check the address",
+    }
+}
+
+/// One try of a backend to reach its gateway that failed. The backend tries again; this is what its log says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ConnectError {
+    #[error("nothing answers at {address}: {source}; {}", dial_hint(.source))]
+    Dial { address: String, source: io::Error },
+
+    #[error(
+        "no answer from {address} within {seconds} s; is the address right, and does a firewall drop what goes there?"
+    )]
+    Timeout { address: String, seconds: u64 },
+
+    #[error(
+        "what listens at {address} does not speak HTTP/2 as a gateway does: {source}; is the port right, or does it expect \
+         TLS?"
+    )]
+    NotHttp2 { address: String, source: h2::Error },
+
+    #[error(
+        "what listens at {address} is no gateway: it answered {answer}; is the port right? A gateway serves \
+         /grpcrouter.Router/Register"
+    )]
+    NotAGateway { address: String, answer: String },
+
+    #[error("the gateway at {address} ended the stream before it said Welcome: {why}")]
+    NoWelcome { address: String, why: String },
+
+    #[error("the gateway at {address} said something that is no Welcome: {source}; is it of another release?")]
+    BadWelcome { address: String, source: grpcrouter_protocol::ProtocolError },
+
+    #[error("the gateway at {address} refused this instance ({reason}): {message}; {}", rejected_hint(reason))]
+    Rejected { address: String, reason: &'static str, message: String, retry_after: Duration },
+}
+
+impl ConnectError {
+    /// How long the gateway wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Rejected { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+fn dial_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused => "is the gateway running, and is this its address?",
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "is the address right, and may this machine dial out to it?"
+        }
+        _ => "is the host name right?",
+    }
+}
+
+fn rejected_hint(reason: &str) -> &'static str {
+    match reason {
+        "VERSION" => "update the older of the two",
+        "DRAINING" => "it is about to stop; another one or its successor will answer",
+        "UNAUTHENTICATED" | "PERMISSION_DENIED" => "check the credentials of this instance",
+        "FLAPPING" => "two processes use the same instance id: give each its own with .instance_id(..)",
+        "INVALID" => "correct what the message names",
+        "RESOURCE_EXHAUSTED" => "the gateway is full: raise its limits or add a gateway",
+        _ => "trying again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_says_what_holds_it_and_what_to_do() {
+        let error = ServeError::listen("127.0.0.1:8080", io::Error::from(io::ErrorKind::AddrInUse));
+
+        assert_eq!(
+            error.to_string(),
+            "cannot listen at 127.0.0.1:8080: address in use; another process listens there: stop it, or choose another \
+             port (port 0 lets the system choose a free one)"
+        );
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_there_says_what_to_do() {
+        let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+
+        let error = ConnectError::Dial { address: "127.0.0.1:8080".into(), source };
+
+        assert_eq!(
+            error.to_string(),
+            "nothing answers at 127.0.0.1:8080: connection refused; is the gateway running, and is this its address?"
+        );
+    }
+
+    #[test]
+    fn an_unsupported_option_is_named_with_its_service() {
+        let error = ConfigError::UnsupportedOption {
+            service: "shop.Orders".into(),
+            option: "strategy",
+            value: "FIELD_BASED".into(),
+            served: "METADATA_BASED",
+        };
+
+        assert!(error.to_string().starts_with("service shop.Orders: the option strategy = FIELD_BASED is not served"));
+    }
+}

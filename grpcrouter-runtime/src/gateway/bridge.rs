@@ -1,0 +1,62 @@
+//! From an h2 stream to an HTTP body and back, for what is not on the forward path. A task for each call is fine here.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{Request, Response};
+use http_body::Body as _;
+use tracing::debug;
+
+use super::{
+    GatewayCore,
+    register::{Peer, register},
+};
+use crate::h2_body::{RecvBody, pump};
+
+/// Carries one `Register` stream from its first byte to its last.
+pub(super) async fn carry_register(
+    core: Arc<GatewayCore>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    peer: String,
+) {
+    let mut request = request.map(RecvBody::new);
+    request.extensions_mut().insert(Peer(peer));
+    let (response, stream) = register(core, request).await;
+    let (head, body) = response.into_parts();
+    // Trailers-only: a status in headers that do not end the stream is none.
+    let over = body.is_end_stream();
+    let sending = match respond.send_response(Response::from_parts(head, ()), over) {
+        Ok(_) if over => return,
+        Ok(sending) => sending,
+        Err(error) => return debug!(%error, "a Register stream was gone before it was answered"),
+    };
+    let write = pump(body, sending);
+    let Some(stream) = stream else {
+        return report(write.await);
+    };
+    let mut write = std::pin::pin!(write);
+    let mut carry = std::pin::pin!(stream.carry());
+    tokio::select! {
+        written = &mut write => {
+            report(written);
+            carry.await;
+        }
+        () = &mut carry => {
+            // What the tunnel said last may still be on its way; a peer that does not read cannot keep it here.
+            if let Ok(written) = tokio::time::timeout(LAST_WORDS, write).await {
+                report(written);
+            }
+        }
+    }
+}
+
+fn report(written: Result<(), crate::h2_body::PumpError>) {
+    if let Err(error) = written {
+        debug!(%error, "the writing side of a Register stream ended early");
+    }
+}
+
+/// A round trip and some: the last batch of a tunnel is small.
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,0 +1,132 @@
+//! Accepts connections, and ends them: the gateway's own listener.
+
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use grpcrouter_protocol::CloseCode;
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{GatewayCore, connection};
+use crate::error::ServeError;
+
+/// Serves until `shutdown` is done, then drains.
+pub(super) async fn serve(
+    core: &Arc<GatewayCore>,
+    listener: TcpListener,
+    shutdown: impl Future,
+) -> Result<(), ServeError> {
+    let mut shutdown = pin!(shutdown);
+    // Dropped with this future, and with it every connection.
+    let mut connections = JoinSet::new();
+    let stop = CancellationToken::new();
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    failures = 0;
+                    if connections.len() >= core.limits.max_connections {
+                        warn!(%peer, limit = core.limits.max_connections, "connection refused: there are too many");
+                        continue;
+                    }
+                    connections.spawn(connection::serve(core.clone(), stream, peer, stop.clone()));
+                }
+                Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
+                Err(error) => {
+                    failures += 1;
+                    if failures >= ACCEPT_TRIES {
+                        let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |it| it.to_string());
+                        return Err(ServeError::Accept { address, source: error });
+                    }
+                    warn!(%error, "cannot accept a connection; trying again");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _stopping = Stopping::new(core);
+    drain(core, &mut connections, &stop).await;
+    Ok(())
+}
+
+/// The gateway lets nobody in any more; over when the gateway has stopped, for it may be served again.
+struct Stopping<'a>(&'a GatewayCore);
+
+impl<'a> Stopping<'a> {
+    fn new(core: &'a GatewayCore) -> Self {
+        core.counts.set_stopping(true);
+        Self(core)
+    }
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.counts.set_stopping(false);
+    }
+}
+
+/// Lets running calls finish, for so long; then ends them, the tunnels and the connections.
+async fn drain(core: &Arc<GatewayCore>, connections: &mut JoinSet<()>, stop: &CancellationToken) {
+    let began = Instant::now();
+    info!(calls = core.counts.calls(), "stopping: running calls finish");
+    stop.cancel();
+    let hard = sleep_until(began + core.limits.drain_timeout);
+    let quiet = async {
+        // Clients may still send calls for about a round trip after they were told not to.
+        sleep(LAST_CALLS.min(core.limits.drain_timeout)).await;
+        while core.counts.calls() > 0 {
+            sleep(DRAIN_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = quiet => {}
+        () = hard => warn!(calls = core.counts.calls(), "running calls did not finish in time: they end now"),
+    }
+    core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
+    // The answers of the calls that ended here, and the tunnels' last words.
+    let flushed = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS, flushed).await.is_err() {
+        debug!(connections = connections.len(), "closing connections that did not end by themselves");
+    }
+    connections.shutdown().await;
+    // Also those that came through another server.
+    let tunnels = async {
+        while !core.registry.tunnels().is_empty() {
+            sleep(DRAIN_LOOK).await;
+        }
+    };
+    if timeout(LAST_WORDS, tunnels).await.is_err() {
+        debug!("a tunnel did not end in time");
+    }
+    info!(took = ?began.elapsed(), "stopped");
+}
+
+/// Whether accepting failed because of who wanted to connect.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Out of file descriptors, most often: time for some to come back, without spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Half a minute of nothing but failures: somebody has to look.
+const ACCEPT_TRIES: u32 = 600;
+
+/// A round trip over a long way: after it no client sends calls on a connection that is ending.
+const LAST_CALLS: Duration = Duration::from_millis(250);
+
+/// How often the number of running calls is looked at while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// For what is written but not yet sent when everything has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
