@@ -1,0 +1,89 @@
+//! Writes the checked-in generated code again from the proto files: the wire types and the example's code.
+//! With `--check` nothing is written; it fails and names each file that is not what would be generated now.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("regenerate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let mode = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => Mode::Write,
+        [flag] if flag == "--check" => Mode::Check,
+        _ => bail!("usage: regenerate [--check]"),
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in no repository")?;
+    let scratch = tempfile::tempdir().context("no place for what is generated")?;
+    let generated = [
+        (wire(root, scratch.path())?, "grpcrouter-protocol/src/wire.rs"),
+        (example(root, scratch.path())?, "examples/myservice/src/generated/myservice.rs"),
+        // The plugin's package is published alone, so it has a copy of its own.
+        (root.join("proto/options.proto"), "protoc-gen-grpcrouter/proto/options.proto"),
+    ];
+    let mut stale = Vec::new();
+    for (from, to) in generated {
+        let new = fs::read(&from).with_context(|| format!("{} was not generated", from.display()))?;
+        let path = root.join(to);
+        if fs::read(&path).is_ok_and(|old| old == new) {
+            continue;
+        }
+        match mode {
+            Mode::Check => stale.push(to),
+            Mode::Write => {
+                let parent = path.parent().context("a file is in no directory")?;
+                fs::create_dir_all(parent)
+                    .and_then(|()| fs::write(&path, new))
+                    .with_context(|| format!("{to} cannot be written"))?;
+                println!("regenerate: wrote {to}");
+            }
+        }
+    }
+    if !stale.is_empty() {
+        bail!("not what would be generated now: {}; run `make proto` and commit what it writes", stale.join(", "));
+    }
+    println!("regenerate: everything is what the proto files say");
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Write,
+    Check,
+}
+
+/// The messages of the wire: no services, no comments, bytes that are slices of what was received, ordered maps.
+fn wire(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let files = protox::compile(["proto/router.proto"], [root]).context("proto/router.proto")?;
+    let out = scratch.join("wire");
+    fs::create_dir(&out)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .btree_map(["."])
+        .disable_comments(["."])
+        .out_dir(&out)
+        .compile_fds(files)
+        .context("proto/router.proto")?;
+    Ok(out.join("grpcrouter.rs"))
+}
+
+/// The example's messages, client, server, router and gateway, as a build script would have them in its `OUT_DIR`.
+fn example(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let out = scratch.join("example");
+    protoc_gen_grpcrouter::configure()
+        .gateway(true)
+        .emit_rerun_if_changed(false)
+        .out_dir(&out)
+        .compile_protos(&[root.join("examples/myservice/service.proto")], &[root])?;
+    Ok(out.join("myservice.rs"))
+}

@@ -1,0 +1,163 @@
+//! An instance that a test drives: the real core, but nothing moves unless the test says so.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use bytes::{Buf, Bytes, BytesMut};
+use grpcrouter_protocol::{
+    Accepted, CallId, Config, Event, Health, Hello, Incarnation, InstanceId, ResponsePart, ServiceOffer, Start, Time,
+    Tunnel, Welcome, decode_welcome, encode_hello,
+};
+use http::Request;
+use tokio::task::JoinHandle;
+
+/// One instance on one Register stream.
+#[derive(Debug)]
+pub struct ByHand {
+    /// The core of this instance.
+    pub tunnel: Tunnel,
+    /// What the gateway said.
+    pub accepted: Accepted,
+    outgoing: h2::SendStream<Bytes>,
+    incoming: Messages,
+    connection: JoinHandle<()>,
+    started: std::time::Instant,
+}
+
+impl ByHand {
+    /// Registers `myservice.MyService` as `id`.
+    pub async fn register(gateway: SocketAddr, id: &str) -> anyhow::Result<Self> {
+        let hello = Hello {
+            versions: 1..=1,
+            features: Vec::new(),
+            instance_id: InstanceId::parse(id)?,
+            incarnation: Incarnation(rand::random()),
+            services: vec![ServiceOffer {
+                name: "myservice.MyService".to_owned(),
+                methods: ["Method1", "Method2", "Method3", "StreamMethod"].map(str::to_owned).to_vec(),
+                descriptor_hash: Bytes::new(),
+            }],
+            software_version: "by hand".to_owned(),
+            weight: 1,
+            labels: Default::default(),
+            routing_keys: Vec::new(),
+            max_calls: 16,
+            health: Health::Serving,
+            draining: false,
+            resume: None,
+        };
+        Self::hello(gateway, &hello).await
+    }
+
+    /// Says any Hello; a refusal is an error.
+    pub async fn hello(gateway: SocketAddr, hello: &Hello) -> anyhow::Result<Self> {
+        let socket = tokio::net::TcpStream::connect(gateway).await?;
+        let (client, connection) = h2::client::handshake(socket).await?;
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let request = Request::post(format!("http://{gateway}/grpcrouter.Router/Register"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        let (response, mut outgoing) = client.ready().await?.send_request(request, false)?;
+        outgoing.send_data(encode_hello(hello), false)?;
+        let mut incoming = Messages { stream: response.await?.into_body(), buffer: BytesMut::new() };
+        let accepted = match decode_welcome(incoming.next().await?.context("no Welcome")?)? {
+            Welcome::Accepted(accepted) => accepted,
+            other => bail!("{other:?}"),
+        };
+        let config = Config {
+            initial_window: accepted.limits.initial_window,
+            max_open_calls: u32::try_from(accepted.limits.max_open_calls)?,
+            ..Config::default()
+        };
+        let started = std::time::Instant::now();
+        let tunnel = Tunnel::instance(config, Time::default());
+        Ok(Self { tunnel, accepted, outgoing, incoming, connection, started })
+    }
+
+    fn now(&self) -> Time {
+        Time::default() + self.started.elapsed()
+    }
+
+    /// Takes one batch from the gateway; `false` when the stream has ended.
+    pub async fn receive(&mut self) -> anyhow::Result<bool> {
+        let Some(message) = self.incoming.next().await? else { return Ok(false) };
+        let now = self.now();
+        self.tunnel.handle_batch(message, now)?;
+        Ok(true)
+    }
+
+    /// Writes whatever is ready.
+    pub fn transmit(&mut self) -> anyhow::Result<()> {
+        let now = self.now();
+        while let Some(batch) = self.tunnel.poll_transmit(now) {
+            self.outgoing.send_data(batch, false)?;
+        }
+        Ok(())
+    }
+
+    /// Takes batches until one brings an event.
+    pub async fn event(&mut self) -> anyhow::Result<Event> {
+        loop {
+            if let Some(event) = self.tunnel.poll_event() {
+                return Ok(event);
+            }
+            if !self.receive().await? {
+                bail!("the gateway ended the stream");
+            }
+        }
+    }
+
+    /// Takes batches until a call comes.
+    pub async fn started(&mut self) -> anyhow::Result<(CallId, Start)> {
+        loop {
+            if let Event::Started { call, start, .. } = self.event().await? {
+                return Ok((call, start));
+            }
+        }
+    }
+
+    /// Says Drain, or rather will when it may transmit.
+    pub fn drain(&mut self) {
+        let now = self.now();
+        self.tunnel.drain(now);
+    }
+
+    /// Answers a part of a call, and writes it.
+    pub fn respond(&mut self, call: CallId, part: ResponsePart) -> anyhow::Result<()> {
+        let now = self.now();
+        self.tunnel.respond(call, part, now);
+        self.transmit()
+    }
+
+    /// Dies without a word.
+    pub fn die(self) {
+        self.connection.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Messages {
+    stream: h2::RecvStream,
+    buffer: BytesMut,
+}
+
+impl Messages {
+    async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        loop {
+            if let Some((prefix, rest)) = self.buffer.split_first_chunk::<5>() {
+                let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+                if rest.len() >= length {
+                    self.buffer.advance(5);
+                    return Ok(Some(self.buffer.split_to(length).freeze()));
+                }
+            }
+            let Some(data) = self.stream.data().await else { return Ok(None) };
+            let data = data?;
+            self.stream.flow_control().release_capacity(data.len())?;
+            self.buffer.extend_from_slice(&data);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The harness of the tests that cross crates: a gateway and backends in this process, on real sockets, and a service
+//! that does what a test tells it to and writes down what happened to it.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on panics")]
+
+pub mod by_hand;
+pub mod load;
+pub mod probe;
+pub mod raw;
+pub mod world;

@@ -1,0 +1,107 @@
+//! The world around: clients that never rest, a slow link, and gateways that are none or will not.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use grpcrouter_protocol::{RejectReason, Rejected, Welcome, encode_welcome};
+use grpcrouter_tests::world::TestGateway;
+use myservice::proto::Method1Request;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+/// Clients that call without a pause; no call may fail.
+pub(crate) struct Callers {
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<usize>>,
+}
+
+impl Callers {
+    pub(crate) async fn start(gateway: &TestGateway) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = Vec::new();
+        for _ in 0..8 {
+            let mut client = gateway.client().await;
+            let stop = stop.clone();
+            tasks.push(tokio::spawn(async move {
+                let mut calls = 0;
+                while !stop.is_cancelled() {
+                    client.method1(Method1Request { text: "x".to_owned() }).await.expect("no call fails");
+                    calls += 1;
+                }
+                calls
+            }));
+        }
+        Self { stop, tasks }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            assert!(task.await.unwrap() > 0);
+        }
+    }
+}
+
+/// The address of a link to `target` on which each byte takes `delay`.
+pub(crate) async fn slow_link(target: SocketAddr, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = TcpStream::connect(target).await.unwrap();
+        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+        tokio::join!(carry_slowly(near_in, far_out, delay), carry_slowly(far_in, near_out, delay));
+    });
+    address
+}
+
+pub(crate) async fn carry_slowly(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+    let read = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let _ = sender.send((tokio::time::Instant::now() + delay, buffer[..length].to_vec()));
+        }
+    };
+    let write = async move {
+        while let Some((due, bytes)) = receiver.recv().await {
+            tokio::time::sleep_until(due).await; // waits because it plays a slow link
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+/// An address at which nothing listens.
+pub(crate) async fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Plays a gateway that rejects whoever comes.
+pub(crate) async fn refuse(socket: TcpStream, retry_after: Duration) {
+    let mut connection = h2::server::handshake(socket).await.unwrap();
+    while let Some(Ok((_request, mut respond))) = connection.accept().await {
+        let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = respond.send_response(head, false).unwrap();
+        let rejected = Welcome::Rejected(Rejected {
+            reason: RejectReason::Flapping,
+            message: "two of them".to_owned(),
+            retry_after,
+            gateways: Vec::new(),
+            versions: None,
+        });
+        let welcome: Bytes = encode_welcome(&rejected);
+        stream.send_data(welcome, false).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        stream.send_trailers(trailers).unwrap();
+    }
+}
