@@ -1,0 +1,80 @@
+# Everything that is built, tested or tried here starts in this file. `make` alone lists the targets.
+# build, test, demo, proto, lint and docs need cargo and nothing else; install-deps brings what the rest needs.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+PYTHON ?= python3
+# One directory for everything that is built. Absolute, because the suites run in folders of their own.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export CARGO_TARGET_DIR := $(TARGET)
+BIN := $(TARGET)/debug
+VENV := $(TARGET)/interop-venv
+# With --workspace the features are the same for every target below, so that nothing is built twice.
+PROGRAMS := $(addprefix --bin myservice-,gateway backend client demo)
+# Schedules of the long simulation: some hours on two cores.
+SCHEDULES ?= 2000000
+
+.PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop install \
+	consumers speed-gate release-check ci
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install-deps: ## Bring what the slower suites need (valgrind, a Python venv, two protoc plugins); safe to repeat
+	@PYTHON="$(PYTHON)" .ci/install-deps
+
+proto: ## Generate the checked-in code again from proto/ and examples/ (no protoc needed)
+	$(CARGO) run --bin regenerate
+
+build: ## Build everything
+	$(CARGO) build --workspace
+
+build-router: ## Build the example's generated gateway and print its path
+	$(CARGO) build --workspace --bin myservice-gateway
+	@echo $(BIN)/myservice-gateway
+
+build-example: ## Build the example's backend and client
+	$(CARGO) build --workspace --bin myservice-backend --bin myservice-client
+
+test: ## Run all tests that cargo alone can run
+	$(CARGO) test --workspace
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf tests/consumers/protoc/src/gen
+
+demo: ## A gateway, three backends that only dial out, and calls of all four kinds, on loopback
+	$(CARGO) build --workspace $(PROGRAMS)
+	@$(BIN)/myservice-demo
+
+lint: ## Formatting and clippy, where a warning is an error
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+docs: ## Build the API pages, where a warning is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+consumers: ## Build and run two crates outside of the workspace, one with build.rs and one with protoc
+	PATH="$(TARGET)/tools/bin:$$PATH" sh tests/consumers/run.sh
+
+interop: ## Python's gRPC as client, and as a backend written from router.proto alone (needs install-deps)
+	@test -x $(VENV)/bin/python || { echo "interop: no Python venv at $(VENV): run 'make install-deps' first" >&2; exit 1; }
+	$(CARGO) build --workspace $(PROGRAMS)
+	GRPCROUTER_BIN=$(BIN) $(VENV)/bin/python -B -m pytest -c tests/interop/pytest.ini tests/interop
+
+install: ## Put protoc-gen-grpcrouter on the PATH, for protoc
+	$(CARGO) install --path protoc-gen-grpcrouter --locked
+
+speed-gate: ## Instructions and tasks of a unary call at the gateway (needs install-deps)
+	bash tests/speed-gate.sh
+
+release-check: ## The long runs, before a release
+	SCHEDULES=$(SCHEDULES) $(CARGO) test --release -p grpcrouter-protocol --test simulation -- --nocapture
+
+ci: ## All that must pass before a change lands
+	bash .ci/run
