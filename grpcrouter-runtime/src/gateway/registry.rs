@@ -10,7 +10,8 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use grpcrouter_protocol::{Close, CloseCode, Health, Update};
+use dashmap::DashMap;
+use grpcrouter_protocol::{Close, CloseCode, Health, InstanceId, Update};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -28,18 +29,13 @@ use super::{
 pub(crate) struct Registry {
     /// By [`TargetId`].
     snapshots: Vec<ArcSwap<Snapshot>>,
-    book: Mutex<Book>,
+    /// Everybody with a tunnel. Of several tunnels of one id the last takes the new calls.
+    present: DashMap<InstanceId, Vec<Arc<Instance>>>,
+    /// By [`TargetId`]. Locked before `present` is looked at, never the other way round.
+    targets: Vec<Mutex<Target>>,
 }
 
-/// What is only read and written when somebody comes or goes.
-#[derive(Debug)]
-struct Book {
-    /// Everybody with a tunnel, in the order in which they came.
-    present: Vec<Arc<Instance>>,
-    /// By [`TargetId`].
-    targets: Vec<Target>,
-}
-
+/// What a service keeps from one snapshot to the next.
 #[derive(Debug)]
 struct Target {
     name: &'static str,
@@ -50,12 +46,14 @@ struct Target {
 impl Registry {
     /// For these targets; what else instances register is kept but not routed to.
     pub(super) fn new(targets: &[&'static str]) -> Self {
-        let targets: Vec<_> = targets
-            .iter()
-            .map(|name| Target { name, balancers: snapshot::Balancers::new(new_balancer), left: None })
-            .collect();
-        let snapshots = targets.iter().map(|_| ArcSwap::default()).collect();
-        Self { snapshots, book: Mutex::new(Book { present: Vec::new(), targets }) }
+        let target = |name: &&'static str| {
+            Mutex::new(Target { name, balancers: snapshot::Balancers::new(new_balancer), left: None })
+        };
+        Self {
+            snapshots: targets.iter().map(|_| ArcSwap::default()).collect(),
+            present: DashMap::new(),
+            targets: targets.iter().map(target).collect(),
+        }
     }
 
     /// The instances of `target` that take calls now.
@@ -65,23 +63,24 @@ impl Registry {
 
     /// Lets `instance` take calls. One of the same id takes no new ones any more; it is returned.
     pub(super) fn insert(&self, instance: &Arc<Instance>) -> Option<Arc<Instance>> {
-        let mut book = self.lock();
-        let displaced = book.present.iter().rev().find(|other| other.id == instance.id && !other.facts().displaced);
-        let displaced = displaced.cloned();
+        let displaced = {
+            let mut tunnels = self.present.entry(instance.id.clone()).or_default();
+            let displaced = tunnels.iter().rev().find(|other| !other.facts().displaced).cloned();
+            if let Some(displaced) = &displaced {
+                displaced.change(|facts| facts.displaced = true);
+            }
+            tunnels.push(instance.clone());
+            displaced
+        };
+        self.publish(instance);
         if let Some(displaced) = &displaced {
-            displaced.change(|facts| facts.displaced = true);
+            self.publish(displaced);
         }
-        book.present.push(instance.clone());
-        self.publish(&mut book, instance);
-        if let Some(displaced) = &displaced {
-            self.publish(&mut book, displaced);
-        }
-        drop(book);
 
         let services = instance.services.join(", ");
         info!(instance = %instance.id, services, peer = %instance.peer, version = instance.software_version, "instance joined");
         for service in &instance.services {
-            if !self.lock().targets.iter().any(|target| target.name == service) {
+            if !self.targets.iter().any(|target| lock(target).name == service) {
                 warn!(
                     instance = %instance.id,
                     service,
@@ -94,14 +93,18 @@ impl Registry {
 
     /// Forgets `instance`, whose tunnel is over.
     pub(super) fn remove(&self, instance: &Arc<Instance>, why: &str) {
-        let mut book = self.lock();
-        book.present.retain(|other| !Arc::ptr_eq(other, instance));
-        let left = Left { id: instance.id.clone(), at: Instant::now(), why: why.to_owned() };
-        for target in book.targets.iter_mut().filter(|target| instance.answers(target.name)) {
-            target.left = Some(left.clone());
+        if let Some(mut tunnels) = self.present.get_mut(&instance.id) {
+            tunnels.retain(|other| !Arc::ptr_eq(other, instance));
         }
-        self.publish(&mut book, instance);
-        drop(book);
+        self.present.remove_if(&instance.id, |_, tunnels| tunnels.is_empty());
+        let left = Left { id: instance.id.clone(), at: Instant::now(), why: why.to_owned() };
+        for target in &self.targets {
+            let mut target = lock(target);
+            if instance.answers(target.name) {
+                target.left = Some(left.clone());
+            }
+        }
+        self.publish(instance);
 
         let here = instance.since.elapsed();
         let calls = instance.calls();
@@ -141,37 +144,40 @@ impl Registry {
 
     /// Everybody with a tunnel.
     pub(super) fn tunnels(&self) -> Vec<Arc<Instance>> {
-        self.lock().present.clone()
+        self.present.iter().flat_map(|tunnels| tunnels.clone()).collect()
     }
 
     /// How many instances take new calls.
     pub(super) fn ready_instances(&self) -> usize {
-        self.lock().present.iter().filter(|instance| instance.facts().is_ready()).count()
+        let ready = |tunnels: &[Arc<Instance>]| tunnels.iter().filter(|instance| instance.facts().is_ready()).count();
+        self.present.iter().map(|tunnels| ready(&tunnels)).sum()
     }
 
     fn change(&self, instance: &Arc<Instance>, change: impl FnOnce(&mut Facts)) {
-        let mut book = self.lock();
-        let before = instance.facts().is_ready();
-        instance.change(change);
-        if instance.facts().is_ready() != before {
-            self.publish(&mut book, instance);
+        if instance.change(change) {
+            self.publish(instance);
         }
     }
 
-    /// Makes the snapshots anew of each target that `changed` answers.
-    fn publish(&self, book: &mut Book, changed: &Instance) {
-        for (target, published) in book.targets.iter_mut().zip(&self.snapshots) {
-            if changed.answers(target.name) {
-                let ready = book.present.iter().filter(|one| one.answers(target.name) && one.facts().is_ready());
-                let ready = ready.cloned().collect();
-                published.store(Arc::new(Snapshot::new(ready, &mut target.balancers, target.left.clone())));
+    /// Makes the snapshots anew of each target that `changed` answers. Whoever publishes last sees every change.
+    fn publish(&self, changed: &Instance) {
+        for (target, published) in self.targets.iter().zip(&self.snapshots) {
+            let mut target = lock(target);
+            if !changed.answers(target.name) {
+                continue;
             }
+            let mut ready = self.tunnels();
+            ready.retain(|one| one.answers(target.name) && one.facts().is_ready());
+            // In the order in which they came, so that turns go on where they were.
+            ready.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+            let left = target.left.clone();
+            published.store(Arc::new(Snapshot::new(ready, &mut target.balancers, left)));
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
+    target.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The one balancing that is served yet.

@@ -85,8 +85,12 @@ impl Instance {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Whether that changed if it takes new calls.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Facts)) -> bool {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = facts.is_ready();
+        change(&mut facts);
+        facts.is_ready() != before
     }
 }
 
