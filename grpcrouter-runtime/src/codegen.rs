@@ -53,7 +53,11 @@ pub const ABI: u32 = 1;
 /// Called by generated code while it is compiled, so that code and runtime which do not fit say so in words.
 ///
 /// # Panics
-/// When the two do not fit. As the call is in a constant, that is an error of the compiler.
+/// When the two do not fit. As the call is in a constant, that is an error of the compiler:
+///
+/// ```compile_fail
+/// const _: () = grpcrouter_runtime::codegen::assert_abi(999);
+/// ```
 pub const fn assert_abi(generated: u32) {
     assert!(
         generated <= ABI,

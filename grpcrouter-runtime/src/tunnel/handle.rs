@@ -208,6 +208,11 @@ impl TunnelHandle {
         }
         let batch = core.tunnel.poll_transmit(clock::now());
         if batch.is_some() {
+            // Writing can make room for a call whose source waits.
+            let mut due = Vec::new();
+            core.collect(&mut due);
+            drop(core);
+            self.deliver_calls(due);
             return Ok(batch);
         }
         if core.tunnel.is_closed() {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 mod builder;
+mod first_hour;
 mod golden;
 mod hostile;
 mod mistakes;
