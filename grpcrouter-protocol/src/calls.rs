@@ -76,10 +76,7 @@ impl Calls {
     /// Takes a call out and frees its slot.
     pub(crate) fn remove(&mut self, id: CallId) -> Option<Call> {
         let call = self.slots.get_mut(id.slot())?.take_if(|call| call.id == id)?;
-        self.open -= 1;
-        if let Choice::Ours(free) = &mut self.choice {
-            free.push(id.slot() as u32);
-        }
+        self.release(id);
         Some(call)
     }
 
@@ -90,16 +87,21 @@ impl Calls {
             return false;
         }
         *slot = None;
-        self.open -= 1;
-        if let Choice::Ours(free) = &mut self.choice {
-            free.push(id.slot() as u32);
-        }
+        self.release(id);
         true
     }
 
     /// The ids of the open calls, by slot.
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
         self.slots.iter().flatten().map(|call| call.id)
+    }
+
+    /// A slot is empty again.
+    fn release(&mut self, id: CallId) {
+        self.open -= 1;
+        if let Choice::Ours(free) = &mut self.choice {
+            free.push(id.slot() as u32);
+        }
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
             calls.insert(call(counter, slot));
         }
         calls.remove(CallId::new(1, 0));
-        calls.remove(CallId::new(2, 1));
+        assert!(calls.discard(CallId::new(2, 1)) && !calls.discard(CallId::new(2, 1)));
         assert_eq!((calls.free_slot(), calls.free_slot(), calls.len()), (1, 0, 1));
     }
 }
