@@ -192,14 +192,15 @@ impl SendHalf {
         if self.queue.is_empty() { self.end.is_some() } else { self.credit.next_part() > 0 }
     }
 
-    /// How many more bytes its source should give now, in parts of at most `max_part`.
-    pub(crate) fn capacity(&self, max_part: usize) -> usize {
+    /// How many more bytes its source should give now, in parts of at most `max_part`. No more than `most` ever wait
+    /// here: a peer that names a limit without measure, and reads nothing, must not fill this side's memory.
+    pub(crate) fn capacity(&self, max_part: usize, most: usize) -> usize {
         if self.phase == Phase::Done {
             return 0;
         }
         let parts = self.queue.len() / max_part.max(1);
         let overhead = parts.saturating_mul(PART_OVERHEAD as usize);
-        self.credit.next_part().saturating_sub(self.queue.len()).saturating_sub(overhead)
+        self.credit.next_part().min(most).saturating_sub(self.queue.len()).saturating_sub(overhead)
     }
 }
 
@@ -325,11 +326,11 @@ mod tests {
     #[test]
     fn capacity_is_what_credit_leaves_beside_what_is_queued() {
         let mut call = Call::request(ID, Start::default(), None, 100);
-        assert_eq!(call.send.capacity(1_000), 68);
+        assert_eq!((call.send.capacity(1_000, 1_000), call.send.capacity(1_000, 50)), (68, 50));
         call.send.queue.push(chunk("0123456789"));
-        assert_eq!(call.send.capacity(1_000), 58);
+        assert_eq!((call.send.capacity(1_000, 1_000), call.send.capacity(1_000, 50)), (58, 40));
         call.send.phase = Phase::Done;
-        assert_eq!(call.send.capacity(1_000), 0);
+        assert_eq!(call.send.capacity(1_000, 1_000), 0);
     }
 
     #[test]

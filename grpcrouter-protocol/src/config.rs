@@ -92,8 +92,11 @@ impl Config {
     /// These limits with the gateway's in place of the instance's own, where the gateway decides.
     ///
     /// # Errors
-    /// The gateway named a limit that cannot work, or one that would cost this process too much memory.
+    /// The gateway named a limit that cannot work, or one that would cost this process too much memory, or a version
+    /// that this crate does not speak.
     pub fn adopt(self, accepted: &Accepted) -> Result<Self, ConfigError> {
+        at_least("version", accepted.version.into(), (*Self::VERSIONS.start()).into())?;
+        at_most("version", accepted.version.into(), (*Self::VERSIONS.end()).into())?;
         let limits = &accepted.limits;
         let open_calls = limits.max_open_calls.min(self.max_open_calls.into());
         Self {

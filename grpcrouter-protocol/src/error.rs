@@ -74,7 +74,7 @@ pub enum ProtocolError {
     /// Too many calls broke the protocol.
     #[error("{0} calls broke the protocol; the last: {1}")]
     TooManyViolations(u32, String),
-    /// The Hello or Welcome is wrong.
+    /// What a side says of itself is wrong: its Hello, Welcome or Update.
     #[error("{0}")]
     Handshake(String),
 }

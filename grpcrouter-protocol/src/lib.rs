@@ -30,6 +30,7 @@
 //! assert!(matches!(gateway.poll_event(), Some(Event::Response { data, .. }) if data == "the answer"));
 //! # Ok::<(), grpcrouter_protocol::ProtocolError>(())
 //! ```
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub use bytes::Bytes;
 

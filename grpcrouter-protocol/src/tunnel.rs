@@ -62,7 +62,9 @@ pub struct Tunnel {
     pinged: Option<Time>,
     /// Bytes in the queues of all calls.
     queued: usize,
-    violations: u32,
+    /// The calls that the peer broke the protocol in, and how far it went beyond what they may carry; few, since the
+    /// third ends the tunnel.
+    broken: Vec<(CallId, u64)>,
     late_frames: u64,
 }
 
@@ -112,7 +114,7 @@ impl Tunnel {
             updated: 0,
             pinged: None,
             queued: 0,
-            violations: 0,
+            broken: Vec::new(),
             late_frames: 0,
             config,
         }
@@ -424,7 +426,7 @@ impl Tunnel {
             open.send.is_starved = false;
             return 0;
         }
-        let capacity = if has_room { open.send.capacity(self.config.max_part) } else { 0 };
+        let capacity = if has_room { capacity(open, &self.config) } else { 0 };
         open.send.is_starved = capacity == 0;
         capacity
     }
@@ -436,7 +438,7 @@ impl Tunnel {
         }
         let Some(open) = self.calls.get_mut(call) else { return };
         if open.send.is_starved {
-            let capacity = open.send.capacity(self.config.max_part);
+            let capacity = capacity(open, &self.config);
             if capacity > 0 {
                 open.send.is_starved = false;
                 self.events.push_back(Event::Writable { call, capacity });
@@ -455,6 +457,10 @@ fn schedule(schedule: &mut Schedule, call: &mut Call) {
     } else {
         schedule.join_fresh(call.id);
     }
+}
+
+fn capacity(call: &Call, config: &Config) -> usize {
+    call.send.capacity(config.max_part, usize::try_from(config.initial_window).unwrap_or(usize::MAX))
 }
 
 fn has_deadline(calls: &Calls, call: CallId, at: Time) -> bool {

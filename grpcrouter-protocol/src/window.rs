@@ -59,6 +59,11 @@ impl ReceiveCredit {
         MaxData::new(self.limit)
     }
 
+    /// What came and was not yet consumed, in charged bytes.
+    pub(crate) fn unconsumed(self) -> u64 {
+        self.received.saturating_sub(self.consumed)
+    }
+
     /// A part of `len` bytes came. Gives back how far it went beyond the limit: 0 if it was allowed.
     pub(crate) fn receive(&mut self, len: usize) -> u64 {
         self.received = self.received.saturating_add(charge(len));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::batch::BatchWriter;
-use super::millis;
+use super::{handshake, millis};
 use crate::error::ProtocolError;
 use crate::frame::{CancelReason, Close, CloseCode, Health, Update};
 use crate::id::Side;
@@ -92,6 +92,7 @@ pub(super) fn read_peers(bytes: &[u8]) -> Result<Vec<String>, ProtocolError> {
 
 pub(super) fn read_update(bytes: &[u8]) -> Result<Update, ProtocolError> {
     let wire::Update { version, health, weight, labels, load_permille } = read(bytes)?;
+    handshake::check_labels(&labels)?;
     Ok(Update { version, health: health_of(health), weight: weight.max(1), labels, load_permille })
 }
 

@@ -1,6 +1,7 @@
 //! Hello and Welcome between their wire messages and the checked values of the frame room.
 //! This is the one gate for what an instance or a gateway says of itself, so every name and size is checked here.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -94,14 +95,12 @@ fn from_hello(hello: wire::Hello) -> Result<Hello, ProtocolError> {
         return Err(wrong("stream_index is reserved and must be 0"));
     }
     at_most("services", hello.services.len(), MAX_SERVICES)?;
-    at_most("labels", hello.labels.len(), MAX_LABELS)?;
     at_most("routing_keys", hello.routing_keys.len(), MAX_ROUTING_KEYS)?;
     at_most("features", hello.features.len(), MAX_FEATURES)?;
     at_most("the length of software_version", hello.software_version.len(), MAX_NAME)?;
     hello.features.iter().try_for_each(|feature| name("a feature", feature))?;
     hello.routing_keys.iter().try_for_each(|key| name("a routing key", key))?;
-    hello.labels.keys().try_for_each(|label| name("a label", label))?;
-    hello.labels.values().try_for_each(|value| at_most("the length of a label's value", value.len(), MAX_NAME))?;
+    check_labels(&hello.labels)?;
     Ok(Hello {
         versions: versions(hello.min_version, hello.max_version)?,
         health: cold::health_of(hello.health),
@@ -117,6 +116,13 @@ fn from_hello(hello: wire::Hello) -> Result<Hello, ProtocolError> {
         draining: hello.draining,
         resume: hello.resume.map(from_resume).transpose()?,
     })
+}
+
+/// The one rule for labels, in a Hello and in each Update.
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ProtocolError> {
+    at_most("labels", labels.len(), MAX_LABELS)?;
+    labels.keys().try_for_each(|label| name("a label", label))?;
+    labels.values().try_for_each(|value| at_most("the length of a label's value", value.len(), MAX_NAME))
 }
 
 fn from_service(service: wire::Service) -> Result<ServiceOffer, ProtocolError> {

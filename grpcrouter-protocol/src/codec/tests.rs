@@ -405,6 +405,18 @@ fn state_is_read_as_it_was_written() {
 }
 
 #[test]
+fn labels_of_an_update_are_checked_as_those_of_a_hello() {
+    let problem = |label: &str, value: &str| {
+        let update = wire::Update { labels: [(label.to_owned(), value.to_owned())].into(), ..Default::default() };
+        let frame = wire::InstanceFrame { kind: Some(instance_frame::Kind::Update(update)) };
+        let batch = wire::RegisterRequest { frames: vec![frame], ..Default::default() };
+        read_all(Side::Instance, batch.encode_to_vec().into()).unwrap_err().to_string()
+    };
+    assert_eq!(problem("a\nb", ""), "a label: it has a control character");
+    assert_eq!(problem("a", &"x".repeat(257)), "the length of a label's value: 257, at most 256 are taken");
+}
+
+#[test]
 fn a_ping_that_is_too_long_is_refused() {
     let ping = Bytes::from(field(3, &field(1, &[0; 65])));
     assert!(matches!(read_frame(Side::Gateway, &ping, &ping), Err(ProtocolError::TooLarge { size: 65, .. })));
@@ -553,6 +565,9 @@ mod handshakes {
         assert_eq!(config.clone().adopt(&accepted).unwrap_err().field, "initial_window");
         accepted.limits = Config::default().limits();
         accepted.limits.max_metadata = u64::MAX;
-        assert_eq!(config.adopt(&accepted).unwrap_err().field, "max_batch");
+        assert_eq!(config.clone().adopt(&accepted).unwrap_err().field, "max_batch");
+        accepted.limits = Config::default().limits();
+        accepted.version = 2;
+        assert_eq!(config.adopt(&accepted).unwrap_err().field, "version");
     }
 }

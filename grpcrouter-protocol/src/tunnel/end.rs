@@ -10,6 +10,7 @@ use crate::error::ProtocolError;
 use crate::frame::{CancelReason, Trailers};
 use crate::id::{CallId, Side};
 use crate::time::Time;
+use crate::window::charge;
 
 impl Tunnel {
     /// Takes a call out of all places but the table. False if it is not open.
@@ -88,12 +89,13 @@ impl Tunnel {
 
     /// The peer broke the protocol in one call: that call ends. Too often, or far beyond: the tunnel does.
     pub(super) fn violate(&mut self, id: CallId, error: ProtocolError) -> Result<(), ProtocolError> {
-        self.violations += 1;
-        if self.violations >= MAX_VIOLATIONS {
-            return Err(ProtocolError::TooManyViolations(self.violations, error.to_string()));
-        }
-        if matches!(error, ProtocolError::Overrun { over, .. } if over >= MAX_OVERRUN) {
+        let over = if let ProtocolError::Overrun { over, .. } = error { over } else { 0 };
+        if over >= MAX_OVERRUN {
             return Err(error);
+        }
+        self.broken.push((id, over));
+        if self.broken.len() >= MAX_VIOLATIONS {
+            return Err(ProtocolError::TooManyViolations(self.broken.len() as u32, error.to_string()));
         }
         let is_told = match self.side {
             Side::Gateway => self.end_request(id, CancelReason::Violation),
@@ -103,6 +105,15 @@ impl Tunnel {
             self.events.push_back(Event::Ended { call: id, reason: EndReason::Violation(error) });
         }
         Ok(())
+    }
+
+    /// A frame with so much data came for a call that is over here. Ends cross on the way, so that is normal; but a peer
+    /// that goes on and on with a call which it broke the protocol in means it.
+    pub(super) fn late(&mut self, id: CallId, data_len: usize) -> Result<(), ProtocolError> {
+        self.late_frames += 1;
+        let Some((_, over)) = self.broken.iter_mut().find(|(broken, _)| *broken == id) else { return Ok(()) };
+        *over = over.saturating_add(charge(data_len));
+        if *over >= MAX_OVERRUN { Err(ProtocolError::Overrun { call: id, over: *over }) } else { Ok(()) }
     }
 
     /// Instance: answers a call in place of its handler. True if the handler must hear of it.
@@ -210,7 +221,7 @@ fn unsent(call: Call) -> OpenCall {
 const GRPC_PREFIX: usize = 5;
 
 /// So many calls that broke the protocol end the tunnel: one may be a fault in a handler, three are a broken peer.
-const MAX_VIOLATIONS: u32 = 3;
+const MAX_VIOLATIONS: usize = 3;
 
 /// So far beyond its limit is no miscount.
 const MAX_OVERRUN: u64 = 1 << 20;

@@ -8,10 +8,12 @@ use super::{
 };
 use crate::call::{Call, Phase, ReceiveHalf, Step};
 use crate::codec::{self, Batch, CallFrame, Frame, ResponseFrame, StartFrame};
+use crate::config::Config;
 use crate::error::ProtocolError;
 use crate::frame::Update;
 use crate::id::{CallId, MaxData, Seq, Side};
 use crate::time::Time;
+use crate::window::charge;
 
 impl Tunnel {
     pub(super) fn receive(&mut self, message: Bytes, now: Time) -> Result<(), ProtocolError> {
@@ -58,10 +60,15 @@ impl Tunnel {
             Frame::MaxCalls(limit) => self.max_calls = self.max_calls.max(limit),
             Frame::Update(update) => self.take_update(update),
             Frame::Drain(gateways) => {
-                self.is_peer_draining = true;
-                self.events.push_back(Event::Draining { gateways });
-                if self.side == Side::Gateway {
-                    self.take_back_unsent();
+                let is_news = !std::mem::replace(&mut self.is_peer_draining, true);
+                match self.side {
+                    Side::Instance => self.events.push_back(Event::Draining { gateways }),
+                    Side::Gateway if is_news => {
+                        self.events.push_back(Event::Draining { gateways });
+                        self.take_back_unsent();
+                    }
+                    // It takes no calls already.
+                    Side::Gateway => {}
                 }
             }
             Frame::PeersChanged(gateways) => self.events.push_back(Event::PeersChanged { gateways }),
@@ -85,7 +92,7 @@ impl Tunnel {
                 Some(_) => self.count_start(id).map(|()| self.ended += 1),
             };
         }
-        let Some(call) = self.calls.get_mut(id) else { return self.take_late(id) };
+        let Some(call) = self.calls.get_mut(id) else { return self.take_late(id, data.len()) };
         if let Some(reason) = cancel {
             // A handler that has given its trailers is gone and waits for nothing.
             let is_told = !call.is_abandoned && call.send.end.is_none();
@@ -110,12 +117,12 @@ impl Tunnel {
         let Some(call) = self.calls.get_mut(id) else { return Ok(()) };
         if call.is_abandoned || call.send.phase == Phase::Done {
             // On its way when the call was answered.
-            self.late_frames += 1;
-            return Ok(());
+            return self.late(id, data.len());
         }
         if let Err(error) = take_steps(id, &mut call.receive, false, &data, half_close) {
             return self.violate(id, error);
         }
+        let data = apart(&call.receive, data, &self.config);
         self.events.push_back(Event::Request { call: id, data, half_close });
         Ok(())
     }
@@ -166,7 +173,7 @@ impl Tunnel {
     fn take_response(&mut self, frame: ResponseFrame) -> Result<(), ProtocolError> {
         within("a data part", frame.data.len(), self.config.max_part)?;
         let ResponseFrame { id, headers, data, trailers, refused, max_data } = frame;
-        let Some(call) = self.calls.get_mut(id) else { return self.take_late(id) };
+        let Some(call) = self.calls.get_mut(id) else { return self.take_late(id, data.len()) };
         if call.is_unsent() {
             return Err(ProtocolError::UnknownCall(id));
         }
@@ -199,6 +206,7 @@ impl Tunnel {
         if let Err(error) = taken {
             return self.violate(id, error);
         }
+        let data = apart(&call.receive, data, &self.config);
         if trailers.is_some() {
             self.discard(id);
         }
@@ -209,12 +217,11 @@ impl Tunnel {
     // ---- both
 
     /// A frame for a call that is not open here: over, or never opened.
-    fn take_late(&mut self, id: CallId) -> Result<(), ProtocolError> {
+    fn take_late(&mut self, id: CallId, data_len: usize) -> Result<(), ProtocolError> {
         if id > self.highest || id.slot() >= self.config.max_open_calls as usize {
             return Err(ProtocolError::UnknownCall(id));
         }
-        self.late_frames += 1;
-        Ok(())
+        self.late(id, data_len)
     }
 
     fn take_max_data(&mut self, id: CallId, limit: MaxData) {
@@ -248,7 +255,11 @@ impl Tunnel {
     fn take_update(&mut self, update: Update) {
         if update.version > self.updated {
             self.updated = update.version;
-            self.events.push_back(Event::Updated(update));
+            match self.events.back_mut() {
+                // Of many in one batch only the newest is news.
+                Some(Event::Updated(older)) => *older = update,
+                _ => self.events.push_back(Event::Updated(update)),
+            }
         }
     }
 }
@@ -272,6 +283,13 @@ fn take_steps(
         0 => Ok(()),
         over => Err(ProtocolError::Overrun { call, over }),
     }
+}
+
+/// A part that nobody waits for keeps all of its batch in memory until it is taken, and what a call may hold is counted
+/// in its own bytes: so a small part behind others of its call gets memory of its own.
+fn apart(receive: &ReceiveHalf, data: Bytes, config: &Config) -> Bytes {
+    let is_behind = receive.credit.unconsumed() > charge(data.len());
+    if is_behind && data.len() < config.max_batch / 4 { Bytes::copy_from_slice(&data) } else { data }
 }
 
 fn numbered(seq: Seq, is_numbered: bool) -> Result<(), ProtocolError> {

@@ -83,6 +83,16 @@ pub(crate) fn client_step(world: &mut World, index: usize) {
     }
 }
 
+/// All clients are gone at once.
+pub(crate) fn cancel_all(world: &mut World) {
+    let World { calls, gateway, now, seen, .. } = world;
+    for Call { id, gateway: side, .. } in calls.iter_mut().filter(|call| call.gateway.is_open) {
+        gateway.cancel(id.unwrap(), CancelReason::ClientGone, *now);
+        each_call_ends_once::end(side, End::Cancelled);
+        seen.end(End::Cancelled);
+    }
+}
+
 // ---- handlers
 
 /// A handler says some, takes some, or ends.

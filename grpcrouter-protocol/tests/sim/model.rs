@@ -111,18 +111,67 @@ pub(crate) fn bytes(index: usize, direction: Direction, from: usize, len: usize)
     (from..from + len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ index.wrapping_mul(57) ^ salt) as u8).collect()
 }
 
+/// What a schedule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Windows so small that each call waits for credit again and again.
+    Narrow,
+    /// Windows so wide that a call uses up its turn before its credit.
+    Wide,
+    /// So many small calls that what is said of them does not fit one batch.
+    Crowd,
+}
+
+impl Shape {
+    pub(crate) fn random(random: &mut Random) -> Self {
+        match random.between(0, 7) {
+            0 => Self::Wide,
+            1 => Self::Crowd,
+            _ => Self::Narrow,
+        }
+    }
+
+    /// How many calls there are.
+    pub(crate) fn calls(self, random: &mut Random) -> usize {
+        match self {
+            Self::Narrow => random.size(1, 16),
+            Self::Wide => random.size(2, 6),
+            Self::Crowd => random.size(30, 80),
+        }
+    }
+
+    /// The most bytes that a call says each way. At most some dozen windows, or the smallest parts would take for ever.
+    pub(crate) fn longest(self, random: &mut Random, config: &Config) -> usize {
+        let part = config.max_part as u64;
+        let carried = usize::try_from(config.initial_window * part / (part + PART_OVERHEAD)).unwrap();
+        match self {
+            Self::Narrow => random.size(8, LONGEST.min(16 + 40 * carried)),
+            Self::Wide => LONGEST,
+            Self::Crowd => random.size(8, 100),
+        }
+    }
+}
+
+/// No call says more each way.
+pub(crate) const LONGEST: usize = 6_000;
+
 /// Limits so small that every one of them is met.
-pub(crate) fn config(random: &mut Random) -> Config {
-    let max_part = random.size(1, 300);
-    let max_batch = random.size(max_part.max(224) + 128, 3_000);
+pub(crate) fn config(random: &mut Random, shape: Shape) -> Config {
+    let (window, max_part, most_calls) = match shape {
+        Shape::Narrow => (random.between(64, 2_000), random.size(1, 300), random.between(1, 8)),
+        Shape::Wide => (random.between(20_000, 60_000), random.size(1, 8), random.between(2, 6)),
+        Shape::Crowd => (random.between(64, 2_000), random.size(1, 200), random.between(30, 80)),
+    };
+    let least = max_part.max(224) + 128;
+    let max_batch = if shape == Shape::Crowd { least } else { random.size(least, 3_000) };
     Config {
-        initial_window: random.between(64, 2_000),
+        initial_window: window,
         max_batch,
         max_part,
         max_metadata: 64,
         max_metadata_entries: 2,
         max_trailers: 64,
-        max_open_calls: random.between(1, 8) as u32,
+        max_open_calls: most_calls as u32,
         replay_limit: 2 * (max_batch + 64) + random.small_size(10_000),
         ack_bytes: random.size(1, 3_000),
         ..Config::default()
@@ -147,6 +196,7 @@ pub(crate) struct Seen {
     pub(crate) replay_full: u64,
     pub(crate) late_frames: u64,
     pub(crate) round_trips: u64,
+    pub(crate) credit_looks: u64,
     pub(crate) bytes: u64,
     pub(crate) trace: u64,
 }
@@ -164,7 +214,7 @@ impl Seen {
         *count += 1;
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 14] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 15] {
         [
             ("calls", &mut self.calls),
             ("answered", &mut self.answered),
@@ -179,6 +229,7 @@ impl Seen {
             ("replay full", &mut self.replay_full),
             ("late frames", &mut self.late_frames),
             ("round trips", &mut self.round_trips),
+            ("looks at credit", &mut self.credit_looks),
             ("bytes", &mut self.bytes),
         ]
     }

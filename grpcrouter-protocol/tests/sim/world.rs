@@ -3,19 +3,21 @@
 
 use std::time::Duration;
 
-use grpcrouter_protocol::{Close, CloseCode, Config, PART_OVERHEAD, Time, Tunnel};
+use grpcrouter_protocol::{Close, CloseCode, Config, Time, Tunnel};
 
 use super::apps;
+use super::invariants::acks_in_time::Owed;
 use super::invariants::{
-    all_returns, each_call_ends_once, nobody_waits_for_a_stalled_call, outbox_bounded, windows_hold,
+    all_returns, credit_returns, each_call_ends_once, nobody_waits_for_a_stalled_call, outbox_bounded, windows_hold,
 };
 use super::link::Link;
-use super::model::{self, Call, Plan, Seen};
+use super::model::{self, Call, Plan, Seen, Shape};
 use super::random::Random;
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) random: Random,
+    shape: Shape,
     pub(crate) config: Config,
     pub(crate) now: Time,
     pub(crate) gateway: Tunnel,
@@ -29,6 +31,10 @@ pub(crate) struct World {
     pub(crate) is_over: bool,
     down: Link,
     up: Link,
+    /// What the gateway and the instance have to ack.
+    owed: [Owed; 2],
+    /// Their timers do not run.
+    is_asleep: [bool; 2],
 }
 
 /// How a schedule ends the tunnel, if it does.
@@ -47,12 +53,10 @@ const PATIENCE: usize = 60_000;
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let config = model::config(&mut random);
-        // At most some dozen windows, or the smallest parts would take for ever.
-        let part = config.max_part as u64;
-        let carried = usize::try_from(config.initial_window * part / (part + PART_OVERHEAD)).unwrap();
-        let longest = random.size(8, 6_000.min(16 + 40 * carried));
-        let calls = random.size(1, 16);
+        let shape = Shape::random(&mut random);
+        let config = model::config(&mut random, shape);
+        let longest = shape.longest(&mut random, &config);
+        let calls = shape.calls(&mut random);
         let call = |index| Call {
             index,
             plan: Plan::random(&mut random, longest),
@@ -72,7 +76,10 @@ impl World {
             is_over: false,
             down: Link::new(&mut random),
             up: Link::new(&mut random),
+            owed: Default::default(),
+            is_asleep: Default::default(),
             now,
+            shape,
             config,
             random,
         }
@@ -102,11 +109,18 @@ impl World {
 
     fn meet(&mut self, fate: Fate) {
         let close = Close { code: CloseCode::Shutdown, reason: "fate".into(), retry_after: Duration::ZERO };
-        self.is_draining = fate == Fate::Drains;
         self.is_over = !matches!(fate, Fate::Lives | Fate::Drains);
         match fate {
             Fate::Lives => {}
-            Fate::Drains => self.instance.drain(self.now),
+            Fate::Drains => {
+                if self.shape == Shape::Crowd {
+                    // Many starts are on their way.
+                    (0..self.config.max_open_calls).for_each(|_| apps::open(self));
+                    self.write();
+                }
+                self.is_draining = true;
+                self.instance.drain(self.now);
+            }
             Fate::Lost => {
                 self.gateway.lost(self.now);
                 self.instance.lost(self.now);
@@ -135,14 +149,16 @@ impl World {
             self.now = self.now + Duration::from_secs(3);
         }
         self.read();
-        for tunnel in [&mut self.gateway, &mut self.instance] {
-            if tunnel.poll_timeout().is_some_and(|at| at <= self.now) {
-                tunnel.handle_timeout(self.now).expect("the peer answers");
-            }
-        }
+        self.run_timers();
         self.tell();
-        if self.random.once_in(3) {
+        let opens = if self.shape == Shape::Crowd { self.random.size(0, 8) } else { self.random.once_in(3).into() };
+        for _ in 0..opens {
             apps::open(self);
+            self.tell();
+        }
+        if self.shape == Shape::Crowd && self.random.once_in(100) {
+            // One connection of many clients dies.
+            apps::cancel_all(self);
             self.tell();
         }
         for index in 0..self.calls.len() {
@@ -157,15 +173,32 @@ impl World {
         }
         self.write();
         self.check();
+        if self.is_quiet() {
+            credit_returns::when_quiet(self);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let ends = [&mut self.gateway, &mut self.instance].into_iter().zip(&mut self.is_asleep).zip(&self.owed);
+        for ((tunnel, is_asleep), owed) in ends {
+            // Timers run late now and then.
+            *is_asleep ^= self.random.once_in(20);
+            if !*is_asleep && tunnel.poll_timeout().is_some_and(|at| at <= self.now) {
+                tunnel.handle_timeout(self.now).expect("the peer answers");
+                owed.after_timers(tunnel, &self.config, self.now);
+            }
+        }
     }
 
     fn read(&mut self) {
         while let Some(message) = self.down.read(self.now) {
+            self.owed[1].read(&message, self.now);
             self.instance.handle_batch(message, self.now).expect("the gateway keeps the protocol");
             self.tell();
             self.check();
         }
         while let Some(message) = self.up.read(self.now) {
+            self.owed[0].read(&message, self.now);
             self.gateway.handle_batch(message, self.now).expect("the instance keeps the protocol");
             self.tell();
             self.check();
@@ -173,7 +206,9 @@ impl World {
     }
 
     fn write(&mut self) {
-        for (tunnel, link) in [(&mut self.gateway, &mut self.down), (&mut self.instance, &mut self.up)] {
+        let [by_gateway, by_instance] = &mut self.owed;
+        let ends = [(&mut self.gateway, &mut self.down, by_gateway), (&mut self.instance, &mut self.up, by_instance)];
+        for (tunnel, link, owed) in ends {
             // Writers are slow now and then, so that queues fill.
             while link.may_write() && !self.random.once_in(4) {
                 let wants = tunnel.wants_transmit();
@@ -182,6 +217,7 @@ impl World {
                 let Some(message) = message else { break };
                 assert!(message.len() <= self.config.max_batch + 5, "a batch of {}", message.len());
                 self.seen.trace(&message);
+                owed.wrote();
                 link.write(message, &mut self.random, self.now);
             }
         }
@@ -200,8 +236,9 @@ impl World {
 
     fn check(&self) {
         windows_hold::always(&self.calls, &self.config);
-        for tunnel in [&self.gateway, &self.instance] {
+        for (tunnel, owed) in [&self.gateway, &self.instance].into_iter().zip(&self.owed) {
             outbox_bounded::always(tunnel, &self.config);
+            owed.always(tunnel, &self.config, self.now);
         }
     }
 
@@ -214,9 +251,14 @@ impl World {
         self.calls.iter().all(has_ended)
     }
 
+    /// Nothing is on its way, and nobody has anything to say.
+    fn is_quiet(&self) -> bool {
+        let are_empty = self.down.is_empty() && self.up.is_empty();
+        are_empty && !self.gateway.wants_transmit() && !self.instance.wants_transmit()
+    }
+
     fn is_at_rest(&self) -> bool {
-        let is_quiet =
-            |tunnel: &Tunnel| !tunnel.wants_transmit() && tunnel.open_calls() == 0 && tunnel.unacked_bytes() == 0;
-        self.down.is_empty() && self.up.is_empty() && is_quiet(&self.gateway) && is_quiet(&self.instance)
+        let is_done = |tunnel: &Tunnel| tunnel.open_calls() == 0 && tunnel.unacked_bytes() == 0;
+        self.is_quiet() && is_done(&self.gateway) && is_done(&self.instance)
     }
 }

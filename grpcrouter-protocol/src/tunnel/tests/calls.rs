@@ -166,6 +166,19 @@ fn a_small_call_does_not_wait_behind_a_large_upload() {
 }
 
 #[test]
+fn a_call_waits_for_all_that_goes_before_it() {
+    let mut pair = Pair::new();
+    let gateways = vec!["x".repeat(40 << 10)];
+    pair.gateway.open(unary("ping"), T0).unwrap();
+    pair.gateway.peers_changed(gateways.clone(), T0);
+    pair.gateway.drain_to(gateways, T0);
+    let batches: Vec<Vec<Frame>> =
+        std::iter::from_fn(|| pair.gateway.poll_transmit(T0)).map(|batch| frames(Side::Gateway, &batch)).collect();
+    let kinds = |frames: &Vec<Frame>| matches!(frames[..], [Frame::PeersChanged(_), Frame::Call(_)]);
+    assert!(matches!(batches[0][..], [Frame::Drain(_)]) && kinds(&batches[1]), "{batches:?}");
+}
+
+#[test]
 fn two_uploads_take_turns() {
     let mut pair = Pair::with(Config { initial_window: 1 << 20, ..Config::default() });
     let calls = [pair.open(), pair.open()];

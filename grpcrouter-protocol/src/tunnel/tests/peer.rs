@@ -83,6 +83,10 @@ fn a_start_needs_a_new_id_a_free_slot_and_room() {
     assert_eq!(refused(A), ProtocolError::IdNotNew(A), "a lower one");
     let taken = CallId::new(3, 1);
     assert_eq!(refused(taken), ProtocolError::IdNotNew(taken), "the slot of an open call");
+    let mut after_its_end = instance();
+    let ended = wire::RpcCall { cancel: Some(Default::default()), ..wire_start(A) };
+    let error = after_its_end.handle_batch(from_gateway(1, vec![ended, wire_start(A)]), T0);
+    assert_eq!(error, Err(ProtocolError::IdNotNew(A)), "the same, after its call has ended");
     let beyond = CallId::new(3, 4);
     assert_eq!(refused(beyond), ProtocolError::UnknownCall(beyond), "a slot beyond the agreed limit");
 }
@@ -190,6 +194,90 @@ fn response_metadata_beyond_the_limit_ends_that_call() {
     let response = wire::RpcResponse { id: id.get(), headers: Some(headers), ..Default::default() };
     gateway.handle_batch(from_instance(1, vec![response]), T0).unwrap();
     assert!(matches!(events(&mut gateway)[..], [Event::Ended { reason: EndReason::Violation(_), .. }]));
+}
+
+#[test]
+fn a_limit_without_measure_makes_no_side_keep_more_than_a_window() {
+    let (mut gateway, [id, ..]) = gateway();
+    let grant = wire::RpcResponse { id: id.get(), max_data: Some(u64::MAX), ..Default::default() };
+    gateway.handle_batch(from_instance(0, vec![grant]), T0).unwrap();
+    assert_eq!(gateway.send(id, Bytes::from(vec![7; 900]), false, T0), 0, "the overhead of its parts counts too");
+    assert_eq!(gateway.queued_bytes(), 900);
+    let out = gateway.poll_transmit(T0).unwrap();
+    assert_eq!(frames(Side::Gateway, &out).len(), 5, "but all of it may go");
+    assert_eq!(events(&mut gateway), [Event::Writable { call: id, capacity: 1_000 }], "and then as much again");
+
+    let mut instance = instance();
+    let mut start = wire_start(A);
+    start.start.as_mut().unwrap().max_data = u64::MAX;
+    instance.handle_batch(from_gateway(1, vec![start]), T0).unwrap();
+    assert_eq!(instance.respond(A, part(100), T0), 900);
+}
+
+#[test]
+fn a_deadline_said_again_and_again_costs_no_memory_and_ends_the_call_once() {
+    let mut instance = instance();
+    instance.handle_batch(from_gateway(1, vec![wire_start(A)]), T0).unwrap();
+    let again = |micros| wire::RpcCall { id: A.get(), timeout_micros: Some(micros), ..Default::default() };
+    for _ in 0..100 {
+        instance.handle_batch(from_gateway(0, vec![again(5_000), again(u64::MAX), again(9_000)]), T0).unwrap();
+    }
+    assert!(instance.deadlines.len() < 100, "{}", instance.deadlines.len());
+    events(&mut instance);
+    instance.handle_timeout(after(9)).unwrap();
+    assert_eq!(events(&mut instance), [Event::Ended { call: A, reason: EndReason::Deadline }]);
+}
+
+#[test]
+fn a_small_part_that_waits_behind_another_does_not_keep_its_batch() {
+    let is_within = |data: &Bytes, batch: &Bytes| batch.as_ptr_range().contains(&data.as_ptr());
+    let mut instance = instance();
+    let batch = from_gateway(1, vec![wire_start(A), wire_data(A, 10), wire_data(A, 10)]);
+    instance.handle_batch(batch.clone(), T0).unwrap();
+    let [Event::Started { .. }, Event::Request { data: first, .. }, Event::Request { data: second, .. }] =
+        &events(&mut instance)[..]
+    else {
+        panic!("a start and two parts")
+    };
+    assert_eq!((is_within(first, &batch), is_within(second, &batch)), (true, false));
+    assert_eq!(first, second);
+    for _ in 0..2 {
+        instance.consumed(A, 10, T0);
+    }
+    let batch = from_gateway(2, vec![wire_data(A, 10)]);
+    instance.handle_batch(batch.clone(), T0).unwrap();
+    let [Event::Request { data, .. }] = &events(&mut instance)[..] else { panic!("a part") };
+    assert!(is_within(data, &batch), "a consumer that keeps up costs no copy");
+}
+
+#[test]
+fn a_peer_that_goes_on_with_a_broken_call_for_a_mebibyte_ends_the_tunnel() {
+    let (mut gateway, [id, ..]) = gateway();
+    let data = wire::RpcResponse { id: id.get(), data: vec![7; 200].into(), ..Default::default() };
+    let mut on_and_on = |seq| gateway.handle_batch(from_instance(seq, vec![data.clone(); 100]), T0);
+    let refused = (1..100).find_map(|seq| on_and_on(seq).err());
+    // The first frame breaks the call, for it has no headers; of 232 each, 4520 more are a mebibyte.
+    assert_eq!(refused, Some(ProtocolError::Overrun { call: id, over: 4_520 * 232 }));
+
+    let mut instance = instance();
+    instance.handle_batch(from_gateway(1, vec![wire_start(A)]), T0).unwrap();
+    let mut on_and_on = |seq| instance.handle_batch(from_gateway(seq, vec![wire_data(A, 200); 100]), T0);
+    let refused = (2..100).find_map(|seq| on_and_on(seq).err());
+    // Four parts fit, the fifth is 160 beyond.
+    assert_eq!(refused, Some(ProtocolError::Overrun { call: A, over: 160 + 4_520 * 232 }));
+}
+
+#[test]
+fn a_drain_said_again_and_many_updates_at_once_are_told_once() {
+    let (mut gateway, _) = gateway();
+    let frame = |kind| wire::InstanceFrame { kind: Some(kind) };
+    let update = |version| frame(instance_frame::Kind::Update(wire::Update { version, ..Default::default() }));
+    let drain = || frame(instance_frame::Kind::Drain(wire::Drain::default()));
+    let frames = [drain(), drain()].into_iter().chain((1..100).map(update)).collect();
+    let batch = wire::RegisterRequest { frames, ..Default::default() };
+    gateway.handle_batch(batch.encode_to_vec().into(), T0).unwrap();
+    let [Event::Draining { .. }, Event::Updated(update)] = &events(&mut gateway)[..] else { panic!("one of each") };
+    assert_eq!(update.version, 99);
 }
 
 #[test]

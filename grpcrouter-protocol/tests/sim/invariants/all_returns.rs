@@ -1,4 +1,4 @@
-//! At rest everything is back where it was: slots, queues, outboxes, credit.
+//! At rest everything is back where it was: slots, queues, outboxes, and a whole window for each new call.
 
 use grpcrouter_protocol::{Config, OpenCall, Tunnel};
 
