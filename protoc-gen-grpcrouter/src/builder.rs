@@ -2,7 +2,7 @@
 //! No protoc is needed, and `import "proto/options.proto"` resolves with nothing on disk.
 
 mod chain;
-mod compile;
+pub(crate) mod compile;
 
 use std::{
     env, fmt, fs,
@@ -12,11 +12,12 @@ use std::{
 use prost::Message;
 
 use crate::{
-    emit::Style,
+    emit::{Attributes, Style},
     error::{Error, Faults, Problem},
     model::{Model, Wanted},
     pool::{self, RawSet},
     resolve::Resolver,
+    routes::Routes,
 };
 
 /// Starts a builder for a build script.
@@ -38,12 +39,17 @@ pub fn configure() -> Builder {
         out_dir: None,
         descriptor_set: None,
         paths: PathTexts::default(),
+        routes: Vec::new(),
+        module_attributes: Vec::new(),
+        router_attributes: Vec::new(),
         emit_rerun_if_changed: env::var_os("CARGO").is_some(),
         tonic: None,
     }
 }
 
 /// Compiles proto files in a build script: messages, tonic's clients and servers, and routers. See [`configure`].
+///
+/// Nothing is checked before [`compile_protos`](Self::compile_protos), which then tells all that is wrong at once.
 #[must_use = "nothing is generated before compile_protos()"]
 pub struct Builder {
     client: bool,
@@ -52,6 +58,9 @@ pub struct Builder {
     out_dir: Option<PathBuf>,
     descriptor_set: Option<PathBuf>,
     paths: PathTexts,
+    routes: Vec<(String, String)>,
+    module_attributes: Vec<(String, String)>,
+    router_attributes: Vec<(String, String)>,
     emit_rerun_if_changed: bool,
     tonic: Option<ConfigureTonic>,
 }
@@ -116,6 +125,36 @@ impl Builder {
         self
     }
 
+    /// Routes a service whose proto file cannot be edited: `options` is what the option would hold, as text.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), protoc_gen_grpcrouter::Error> {
+    /// protoc_gen_grpcrouter::configure()
+    ///     .route("google.longrunning.Operations", r#"routing_key: "x-project""#)
+    ///     .compile_protos(&["google/longrunning/operations.proto"], &["googleapis"])
+    /// # }
+    /// ```
+    pub fn route(mut self, service: impl Into<String>, options: impl Into<String>) -> Self {
+        self.routes.push((service.into(), options.into()));
+        self
+    }
+
+    /// Adds an attribute, such as `#[cfg(feature = "router")]`, to the router modules of the services that `pattern`
+    /// matches: `.` all, `.my.pkg` those below it, `Service` or `my.pkg.Service` that one.
+    ///
+    /// A `cfg` is also put where [`gateway`](Self::gateway) adds the router.
+    pub fn router_mod_attribute(mut self, pattern: impl Into<String>, attribute: impl Into<String>) -> Self {
+        self.module_attributes.push((pattern.into(), attribute.into()));
+        self
+    }
+
+    /// Adds an attribute to the routers of the services that `pattern` matches, as
+    /// [`router_mod_attribute`](Self::router_mod_attribute) does to their modules.
+    pub fn router_attribute(mut self, pattern: impl Into<String>, attribute: impl Into<String>) -> Self {
+        self.router_attributes.push((pattern.into(), attribute.into()));
+        self
+    }
+
     /// Whether Cargo is told which files were read. Default: yes, in a build script.
     pub fn emit_rerun_if_changed(mut self, enable: bool) -> Self {
         self.emit_rerun_if_changed = enable;
@@ -126,6 +165,14 @@ impl Builder {
     ///
     /// Routers follow it, but for what this builder sets too: set `codec_path`, `proto_path` and
     /// `file_descriptor_set_path` here.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), protoc_gen_grpcrouter::Error> {
+    /// protoc_gen_grpcrouter::configure()
+    ///     .tonic(|tonic| tonic.type_attribute("shop.Order", "#[derive(Eq)]"))
+    ///     .compile_protos(&["proto/shop.proto"], &["."])
+    /// # }
+    /// ```
     pub fn tonic(
         mut self,
         configure: impl FnOnce(tonic_prost_build::Builder) -> tonic_prost_build::Builder + 'static,
@@ -142,7 +189,7 @@ impl Builder {
     ///
     /// With everything that is wrong: `file:line:col: what`, one a line.
     pub fn compile_protos(self, protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<(), Error> {
-        let style = self.style()?;
+        let (style, routes) = self.checked()?;
         if self.out_dir.is_none() && self.tonic.is_none() && env::var_os("OUT_DIR").is_none() {
             return Err(Problem::OutDir.into());
         }
@@ -153,14 +200,15 @@ impl Builder {
             }
         }
         let set = RawSet::decode(compiled.descriptors.as_slice()).map_err(Problem::FileDescriptor)?;
-        let model = Model::check(&pool::build(set.file)?, &Wanted::All, &Resolver::default())?;
+        let model = Model::check(&pool::build(set.file)?, &Wanted::All, &Resolver::default(), &routes)?;
         for warning in &model.warnings {
             println!("cargo:warning={warning}");
         }
         self.write(&compiled.descriptors, model, style)
     }
 
-    fn style(&self) -> Result<Style, Error> {
+    /// The settings, all that are wrong told at once.
+    fn checked(&self) -> Result<(Style, Routes), Error> {
         let mut style = Style { gateway: self.gateway, client: self.client, server: self.server, ..Style::default() };
         let mut faults = Faults::default();
         let mut set = |setting: &'static str, example: &'static str, text: &Option<String>, path: &mut syn::Path| {
@@ -174,7 +222,18 @@ impl Builder {
         set("runtime_path", "::grpcrouter_runtime", &self.paths.runtime, &mut style.runtime_path);
         set("codec_path", "::tonic_prost::ProstCodec", &self.paths.codec, &mut style.codec_path);
         set("proto_path", "super", &self.paths.proto, &mut style.proto_path);
-        faults.or(style)
+        let mut attributes = |name: &'static str, texts: &[(String, String)], to: &mut Attributes| {
+            for (pattern, text) in texts {
+                faults.take(to.add(name, pattern, text).map_err(Error::from));
+            }
+        };
+        attributes("router_mod_attribute", &self.module_attributes, &mut style.module_attributes);
+        attributes("router_attribute", &self.router_attributes, &mut style.router_attributes);
+        let mut routes = Routes::default();
+        for (service, text) in &self.routes {
+            faults.take(routes.add(service, text));
+        }
+        faults.or((style, routes))
     }
 
     fn write(self, descriptors: &[u8], model: Model, style: Style) -> Result<(), Error> {

@@ -1,9 +1,11 @@
 //! The text of a router: names, paths and one line for each method; what it does is in the runtime, behind one door.
 //! Every path begins with `::`, so nothing that the user's module holds can stand in its way.
 
+mod attributes;
 mod docs;
 mod spec;
 
+pub(crate) use attributes::Attributes;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote};
 
@@ -26,6 +28,8 @@ pub(crate) struct Style {
     pub(crate) runtime_path: syn::Path,
     pub(crate) codec_path: syn::Path,
     pub(crate) proto_path: syn::Path,
+    pub(crate) module_attributes: Attributes,
+    pub(crate) router_attributes: Attributes,
 }
 
 /// How tonic was told to write the trait of a service, which the router implements.
@@ -47,6 +51,8 @@ impl Default for Style {
             runtime_path: syn::parse_quote!(::grpcrouter_runtime),
             codec_path: syn::parse_quote!(::tonic_prost::ProstCodec),
             proto_path: syn::parse_quote!(super),
+            module_attributes: Attributes::default(),
+            router_attributes: Attributes::default(),
         }
     }
 }
@@ -80,23 +86,47 @@ fn print(tokens: TokenStream) -> Result<String, Error> {
 
 fn gateway_tokens<'a>(services: impl Iterator<Item = &'a Service>, style: &Style) -> TokenStream {
     let runtime = &style.runtime_path;
-    let routers = services.map(|service| {
-        let module = format_ident!("{}", router_module(&service.rust_name));
-        let router = format_ident!("{}Router", service.rust_name);
-        quote!(.add_router::<#module::#router>())
-    });
+    let routers: Vec<_> = services.map(|service| Added::new(service, style)).collect();
+    let builder = quote!(#runtime::Gateway::builder());
+    let body = if routers.iter().all(|router| router.conditions.is_empty()) {
+        let chain = routers.iter().map(|Added { path, .. }| quote!(.add_router::<#path>()));
+        quote!(#builder #(#chain)*)
+    } else {
+        // A router whose module is there only under a condition is added under the same.
+        let steps = routers
+            .iter()
+            .map(|Added { path, conditions }| quote!(#(#conditions)* let gateway = gateway.add_router::<#path>();));
+        quote!(let gateway = #builder; #(#steps)* gateway)
+    };
     quote! {
         /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
-        #[allow(dead_code, deprecated)]
+        #[allow(dead_code, deprecated, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
         pub fn gateway() -> #runtime::GatewayBuilder {
-            #runtime::Gateway::builder() #(#routers)*
+            #body
         }
 
         /// A whole gateway program: reads the command line and `GRPCROUTER_*`, serves until it is told to stop, and gives the exit code.
-        #[allow(dead_code)]
+        #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
         pub fn run_gateway() -> ::std::process::ExitCode {
             #runtime::run(gateway())
         }
+    }
+}
+
+/// A router as the gateway adds it.
+struct Added<'a> {
+    path: TokenStream,
+    /// `#[cfg(…)]` of its module.
+    conditions: Vec<&'a syn::Attribute>,
+}
+
+impl<'a> Added<'a> {
+    fn new(service: &Service, style: &'a Style) -> Self {
+        let module = format_ident!("{}", router_module(&service.rust_name));
+        let router = format_ident!("{}Router", service.rust_name);
+        let mut conditions = style.module_attributes.of(&service.full_name);
+        conditions.retain(|attribute| attribute.path().is_ident("cfg"));
+        Self { path: quote!(#module::#router), conditions }
     }
 }
 
@@ -132,6 +162,7 @@ impl<'a> Router<'a> {
         let door = &self.door;
         let module = format_ident!("{}", router_module(&self.service.rust_name));
         let full_name = &self.service.full_name;
+        let attributes = self.style.module_attributes.of(full_name);
         let spec = spec::service(self.service, door);
         let methods = self.service.methods.iter().map(|method| spec::method(self.service, method, door));
         let parts = [
@@ -144,8 +175,9 @@ impl<'a> Router<'a> {
         let parts = parts.iter().flatten();
         Ok(quote! {
             /// Generated router implementations.
+            #(#attributes)*
             pub mod #module {
-                #![allow(unused_variables, dead_code, missing_docs, deprecated, non_camel_case_types, clippy::all, clippy::pedantic, clippy::nursery)]
+                #![allow(unused_variables, dead_code, missing_docs, deprecated, non_camel_case_types, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
 
                 const _: () = #door::assert_abi(1);
 
@@ -168,11 +200,13 @@ impl<'a> Router<'a> {
         let runtime = &self.style.runtime_path;
         let head = format!(" Generated router for the `{}` service.", self.service.full_name);
         let docs = docs::attributes(&self.service.docs);
+        let attributes = self.style.router_attributes.of(&self.service.full_name);
         let deprecated = self.service.deprecated.then(|| quote!(#[deprecated]));
         quote! {
             #[doc = #head]
             #docs
             #deprecated
+            #(#attributes)*
             #[derive(Debug, Clone)]
             pub struct #name<C = #door::Channel> { channel: C }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     emit::{self, Style},
-    error::Error,
+    error::{Error, Faults, Problem},
     model::{Model, ProtoFile},
     names,
     params::{Layout, Paths},
@@ -24,10 +24,22 @@ pub(crate) struct OutputFile {
 
 /// The files of this model, by name.
 pub(crate) fn write(model: &Model, layout: &Layout, style: &Style) -> Result<Vec<OutputFile>, Error> {
-    match layout.paths {
+    let mut faults = Faults::default();
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut take = |file: &str, producer: String, advice: &'static str| {
+        if let Some(first) = taken.insert(file.to_owned(), producer.clone()) {
+            faults.push(Problem::SameFile { first, second: producer, file: file.to_owned(), advice });
+        }
+    };
+    let outputs = match layout.paths {
         Paths::SourceRelative => {
-            let wanted = model.files.iter().filter(|file| file.wanted);
-            wanted.map(|file| output(router_file(&file.name), &[file], style)).collect()
+            let mut outputs = Vec::new();
+            for file in model.files.iter().filter(|file| file.wanted) {
+                let name = router_file(&file.name);
+                take(&name, format!("the proto file {}", file.name), "rename one");
+                outputs.push(output(name, &[file], style)?);
+            }
+            outputs
         }
         Paths::Package => {
             let mut packages: BTreeMap<&str, Vec<&ProtoFile>> = BTreeMap::new();
@@ -39,14 +51,22 @@ pub(crate) fn write(model: &Model, layout: &Layout, style: &Style) -> Result<Vec
             let mut outputs = Vec::new();
             for (package, files) in packages {
                 let names = PackageNames::new(package, layout);
-                outputs.push(output(format!("{}{}", names.directory, names.router), &files, style)?);
+                let name = format!("{}{}", names.directory, names.router);
+                let producer = if package.is_empty() {
+                    "what has no package".to_owned()
+                } else {
+                    format!("the package {package}")
+                };
+                take(&name, producer, "set default_package_filename to another name");
+                outputs.push(output(name, &files, style)?);
                 if layout.insert_include {
                     outputs.push(names.include());
                 }
             }
-            Ok(outputs)
+            outputs
         }
-    }
+    };
+    faults.or(outputs)
 }
 
 /// Routers of one package in several files, each with a `gateway()` of its own.

@@ -9,6 +9,7 @@
 //!     protoc_gen_grpcrouter::configure().compile_protos(&["proto/service.proto"], &["."])
 //! }
 //! ```
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod builder;
 mod emit;
@@ -19,7 +20,10 @@ mod names;
 mod options;
 mod params;
 mod pool;
+#[cfg(test)]
+mod prosts;
 mod resolve;
+mod routes;
 
 use prost::Message;
 
@@ -76,7 +80,7 @@ fn generate(request: RawRequest) -> Result<Generated, Error> {
     let params = Params::parse(request.parameter.as_deref().unwrap_or_default())?;
     let pool = pool::build(request.proto_file)?;
     let wanted = Wanted::Files(request.file_to_generate.iter().map(String::as_str).collect());
-    let mut model = Model::check(&pool, &wanted, &params.resolver)?;
+    let mut model = Model::check(&pool, &wanted, &params.resolver, &params.routes)?;
     let mut warnings = std::mem::take(&mut model.warnings);
     warnings.extend(layout::warnings(&model, &params.layout, &params.style));
     Ok(Generated { files: layout::write(&model, &params.layout, &params.style)?, warnings })

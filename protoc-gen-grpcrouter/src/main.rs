@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IsTerminal, Read, Write},
+    panic,
     process::ExitCode,
 };
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn plugin() -> ExitCode {
+    quiet_where_panics_are_caught();
     let mut request = Vec::new();
     if let Err(error) = io::stdin().lock().read_to_end(&mut request) {
         return fail(&format!("cannot read the request: {error}\n"), 1);
@@ -29,6 +31,16 @@ fn plugin() -> ExitCode {
         Ok(response) => write(&response),
         Err(error) => fail(&format!("{error}\n"), 1),
     }
+}
+
+/// prost-reflect panics on some broken descriptors, which the library catches and words; its own words would only puzzle.
+fn quiet_where_panics_are_caught() {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|location| location.file().contains("prost-reflect")) {
+            hook(info);
+        }
+    }));
 }
 
 fn print(text: &str) -> ExitCode {

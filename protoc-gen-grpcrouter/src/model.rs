@@ -16,6 +16,7 @@ use crate::{
     options::{Extensions, Settings},
     pool,
     resolve::Resolver,
+    routes::Routes,
 };
 
 /// All files that hold a service with a router, sorted by name: the order of the command line must not show.
@@ -90,7 +91,12 @@ impl Wanted<'_> {
 impl Model {
     /// Reads and checks every service with the option. An error in a file that is only imported is left for the run
     /// that writes for it.
-    pub(crate) fn check(pool: &DescriptorPool, wanted: &Wanted<'_>, resolver: &Resolver) -> Result<Self, Error> {
+    pub(crate) fn check(
+        pool: &DescriptorPool,
+        wanted: &Wanted<'_>,
+        resolver: &Resolver,
+        routes: &Routes,
+    ) -> Result<Self, Error> {
         let mut faults = Faults::default();
         if let Wanted::Files(names) = wanted {
             let missing = names.iter().filter(|name| pool.get_file_by_name(name).is_none());
@@ -101,6 +107,8 @@ impl Model {
             None => return faults.or(Self { files: Vec::new(), warnings: Vec::new() }),
         };
 
+        check_routes(pool, wanted, routes, &mut faults);
+
         let mut descriptors: Vec<FileDescriptor> = pool.files().collect();
         descriptors.sort_by(|a, b| a.name().cmp(b.name()));
         let mut files = Vec::new();
@@ -108,7 +116,7 @@ impl Model {
             let is_wanted = wanted.has(descriptor.name());
             let mut services = Vec::new();
             for service in descriptor.services() {
-                match check_service(pool, &service, &extensions, resolver) {
+                match check_service(pool, &service, &extensions, resolver, routes) {
                     Ok(Some(service)) => services.push(service),
                     Ok(None) => {}
                     Err(error) if is_wanted => faults.extend(error),
@@ -126,14 +134,48 @@ impl Model {
     }
 }
 
+/// Each route that was given must be of a service that this run writes, or whose package's file it writes.
+fn check_routes(pool: &DescriptorPool, wanted: &Wanted<'_>, routes: &Routes, faults: &mut Faults) {
+    let packages: HashSet<String> =
+        pool.files().filter(|file| wanted.has(file.name())).map(|file| file.package_name().to_owned()).collect();
+    for name in routes.services() {
+        let service = pool.get_service_by_name(name);
+        if !service.is_some_and(|service| packages.contains(service.package_name())) {
+            faults.push(Problem::RouteUnused { service: name.to_owned() });
+        }
+    }
+}
+
+/// What the option sets, or the route that was given in its stead, and where to point at.
+fn route_of(
+    service: &ServiceDescriptor,
+    extensions: &Extensions,
+    routes: &Routes,
+) -> Result<Option<(Settings, Place)>, Error> {
+    let subject = format!("service {}", service.full_name());
+    match (extensions.of_service(service)?, routes.of(service.full_name())) {
+        (None, None) => Ok(None),
+        (Some((settings, at)), None) => Ok(Some((settings, Place { at, subject }))),
+        (None, Some(settings)) => {
+            let at = element(&service.parent_file(), service.path());
+            Ok(Some((settings.clone(), Place { at, subject: format!("route of {subject}") })))
+        }
+        (Some((_, at)), Some(_)) => {
+            let problem = Problem::RouteTwice { service: service.full_name().to_owned() };
+            Err(Fault::new(at, subject, problem).into())
+        }
+    }
+}
+
 fn check_service(
     pool: &DescriptorPool,
     service: &ServiceDescriptor,
     extensions: &Extensions,
     resolver: &Resolver,
+    routes: &Routes,
 ) -> Result<Option<Service>, Error> {
     let mut faults = Faults::default();
-    let Some((settings, at)) = extensions.of_service(service)? else {
+    let Some((settings, place)) = route_of(service, extensions, routes)? else {
         for method in service.methods() {
             if let Some((_, at)) = faults.take(extensions.of_method(&method)).flatten() {
                 let problem = Problem::MethodOptionAlone { service: service.full_name().to_owned() };
@@ -142,7 +184,6 @@ fn check_service(
         }
         return faults.or(None);
     };
-    let place = Place { at, subject: format!("service {}", service.full_name()) };
     key::check(&settings, &place, &mut faults);
     let target = target::find(pool, service, settings.service.as_deref(), &place, &mut faults);
     clash::methods(service, &mut faults);

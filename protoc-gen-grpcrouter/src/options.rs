@@ -225,12 +225,27 @@ fn read(
     let at = pool::position(&place.file, &[&option_path, place.path]);
     let fault = |problem| Fault::new(at.clone(), place.subject.clone(), problem);
     let mut faults = Faults::default();
-
     let value = options.get_extension(extension);
     let Value::Message(message) = value.as_ref() else {
         let what = "it must be a message".to_owned();
         return Err(fault(Problem::ForeignOption { option: spec.name, what }).into());
     };
+    let (settings, problems) = parts(message, spec.name);
+    problems.into_iter().for_each(|problem| faults.push(fault(problem)));
+    faults.or(Some((settings, at)))
+}
+
+/// What a message of the option sets, wherever it comes from.
+pub(crate) fn settings(message: &DynamicMessage) -> Result<Settings, Error> {
+    let mut faults = Faults::default();
+    let (settings, problems) = parts(message, ROUTES_TO.name);
+    problems.into_iter().for_each(|problem| faults.push(problem));
+    faults.or(settings)
+}
+
+/// What the message sets, and what of it this plugin does not know.
+fn parts(message: &DynamicMessage, option: &'static str) -> (Settings, Vec<Problem>) {
+    let mut problems = Vec::new();
     let newest = FIELDS.len();
     let unknown = message.unknown_fields().map(|field| field.number());
     let newer = message
@@ -238,13 +253,14 @@ fn read(
         .map(|(field, _)| field.number())
         .filter(|number| usize::try_from(*number).is_ok_and(|n| n > newest));
     for number in unknown.chain(newer) {
-        faults.push(fault(Problem::NewerField { option: spec.name, number }));
+        problems.push(Problem::NewerField { option, number });
     }
-    let raw = message
-        .transcode_to::<RoutingOptions>()
-        .map_err(|source| fault(Problem::UnreadableOption { option: spec.name, source }))?;
+    let raw = message.transcode_to::<RoutingOptions>().unwrap_or_else(|source| {
+        problems.push(Problem::UnreadableOption { option, source });
+        RoutingOptions::default()
+    });
 
-    let mut newer = |field: &'static str, number: i32| faults.push(fault(Problem::NewerValue { field, number }));
+    let mut newer = |field: &'static str, number: i32| problems.push(Problem::NewerValue { field, number });
     let settings = Settings {
         service: text(raw.service),
         routing_key: text(raw.routing_key),
@@ -254,7 +270,7 @@ fn read(
         on_missing_key: value_of("on_missing_key", raw.on_missing_key, &mut newer),
         wait_for_instance: raw.wait_for_instance,
     };
-    faults.or(Some((settings, at)))
+    (settings, problems)
 }
 
 /// An empty text sets nothing: a key, a prefix or a service of that name cannot be.

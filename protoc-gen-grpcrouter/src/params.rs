@@ -7,6 +7,7 @@ use crate::{
     emit::Style,
     error::{Error, Faults, Problem},
     resolve::Resolver,
+    routes::Routes,
 };
 
 /// The parameters, checked.
@@ -14,6 +15,7 @@ pub(crate) struct Params {
     pub(crate) layout: Layout,
     pub(crate) style: Style,
     pub(crate) resolver: Resolver,
+    pub(crate) routes: Routes,
 }
 
 /// Which files are written.
@@ -47,6 +49,7 @@ impl Params {
             },
             style: Style::default(),
             resolver: Resolver::default(),
+            routes: Routes::default(),
         };
         let mut extern_paths = Vec::new();
         let mut compile_well_known_types = false;
@@ -58,12 +61,13 @@ impl Params {
                 Some((name, value)) => (name, Some(value)),
                 None => (part.as_str(), None),
             };
-            if name != "extern_path" && !seen.insert(name.to_owned()) {
+            if !REPEATABLE.contains(&name) && !seen.insert(name.to_owned()) {
                 faults.push(Problem::ParameterTwice { name: name.to_owned() });
                 continue;
             }
             let style = &mut params.style;
             let layout = &mut params.layout;
+            let server_trait = &mut style.server_trait;
             let result = match name {
                 "paths" => paths(name, value).map(|value| layout.paths = value),
                 "insert_include" => flag(name, value).map(|value| layout.insert_include = value),
@@ -74,6 +78,21 @@ impl Params {
                 "gateway" => flag(name, value).map(|value| style.gateway = value),
                 "no_client" => flag(name, value).map(|value| style.client = !value),
                 "no_server" => flag(name, value).map(|value| style.server = !value),
+                "use_arc_self" => flag(name, value).map(|value| server_trait.arc_self = value),
+                "generate_default_stubs" => flag(name, value).map(|value| server_trait.boxed_streams = value),
+                "router_mod_attribute" => {
+                    let (pattern, attribute) = pair(value);
+                    style.module_attributes.add("router_mod_attribute", pattern, attribute)
+                }
+                "router_attribute" => {
+                    let (pattern, attribute) = pair(value);
+                    style.router_attributes.add("router_attribute", pattern, attribute)
+                }
+                "route" => {
+                    let (service, text) = pair(value);
+                    faults.take(params.routes.add(service, text));
+                    Ok(())
+                }
                 "runtime_path" => rust_path(name, value).map(|value| style.runtime_path = value),
                 "codec_path" => rust_path(name, value).map(|value| style.codec_path = value),
                 "proto_path" => rust_path(name, value).map(|value| style.proto_path = value),
@@ -171,6 +190,15 @@ fn extern_path(name: &str, value: Option<&str>) -> Result<(String, String), Prob
         .ok_or_else(|| wrong(name, ".proto.path=::rust::path", value))
 }
 
+/// `key=value` of a parameter's value; only the first `=` counts.
+fn pair(value: Option<&str>) -> (&str, &str) {
+    let value = value.unwrap_or_default();
+    value.split_once('=').unwrap_or((value, ""))
+}
+
+/// The parameters that may be given more than once.
+const REPEATABLE: &[&str] = &["extern_path", "route", "router_mod_attribute", "router_attribute"];
+
 const KNOWN: &[&str] = &[
     "paths",
     "gateway",
@@ -184,6 +212,11 @@ const KNOWN: &[&str] = &[
     "compile_well_known_types",
     "proto_path",
     "codec_path",
+    "use_arc_self",
+    "generate_default_stubs",
+    "router_mod_attribute",
+    "router_attribute",
+    "route",
 ];
 
 #[cfg(test)]
@@ -209,11 +242,35 @@ mod tests {
     }
 
     #[test]
+    fn a_value_may_hold_commas_backslashes_and_equal_signs() {
+        let text = r#"route=a.S={routing_key: "x"\, strategy: HEADER_BASED},route=a.T,router_attribute=.=#[doc = "a\\\\b\, c"],use_arc_self"#;
+        let Ok(params) = Params::parse(text) else { panic!("{}", error(text)) };
+
+        assert_eq!(params.routes.services().collect::<Vec<_>>(), ["a.S", "a.T"]);
+        assert_eq!(params.routes.of("a.S").and_then(|route| route.routing_key.as_deref()), Some("x"));
+        assert!(params.style.server_trait.arc_self && !params.style.server_trait.boxed_streams);
+    }
+
+    #[test]
+    fn what_is_wrong_with_attributes_and_routes_is_told_with_the_rest() {
+        assert_eq!(
+            error(
+                "router_attribute=.=derive(Eq),router_mod_attribute=x,route=a.S={},route=a.S={},generate_default_stubs=1"
+            ),
+            "parameter router_attribute: expected a pattern, '=' and an attribute, such as .=#[cfg(feature = \"router\")], found \".=derive(Eq)\"\n\
+             parameter router_mod_attribute: expected a pattern, '=' and an attribute, such as .=#[cfg(feature = \"router\")], found \"x=\"\n\
+             parameter route=a.S is given twice\n\
+             parameter generate_default_stubs: expected true or false, found \"1\""
+        );
+    }
+
+    #[test]
     fn an_unknown_parameter_names_the_known_ones() {
         assert_eq!(
             error("bogus"),
             "unknown parameter \"bogus\"; known: paths, gateway, runtime_path, no_client, no_server, insert_include, flat_output_dir, \
-             default_package_filename, extern_path, compile_well_known_types, proto_path, codec_path"
+             default_package_filename, extern_path, compile_well_known_types, proto_path, codec_path, use_arc_self, generate_default_stubs, \
+             router_mod_attribute, router_attribute, route"
         );
     }
 

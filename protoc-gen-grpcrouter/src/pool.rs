@@ -1,7 +1,10 @@
 //! The request as bytes and the descriptors as a pool: prost's own structs would drop the custom options.
 //! Nothing past this gate holds a name that is not a protobuf name, or a file that another one lacks.
 
-use std::{collections::HashSet, panic};
+use std::{
+    collections::{BTreeMap, HashSet},
+    panic,
+};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, FileDescriptor};
@@ -65,7 +68,14 @@ fn complete(mut files: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
         }
         heads.push(head);
     }
-    let names: HashSet<&str> = heads.iter().filter_map(|head| head.name.as_deref()).collect();
+    let mut names: HashSet<&str> = HashSet::new();
+    for name in heads.iter().map(|head| head.name.as_deref().unwrap_or_default()) {
+        if !is_file_name(name) {
+            faults.push(Problem::FileName { name: name.to_owned() });
+        } else if !names.insert(name) {
+            faults.push(Problem::FileTwice { name: name.to_owned() });
+        }
+    }
     for head in &heads {
         let at = Position { file: head.name.clone().unwrap_or_default(), line_and_column: None };
         for import in head.dependency.iter().filter(|import| !names.contains(import.as_str())) {
@@ -77,7 +87,40 @@ fn complete(mut files: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
             faults.push(Fault::at(at.clone(), problem));
         }
     }
+    if let Some(circle) = circle(&heads) {
+        let name = circle.first().cloned().unwrap_or_default();
+        faults.push(Problem::ImportCircle { name, circle: circle.join(" -> ") });
+    }
     faults.or(files)
+}
+
+/// Files that import each other, the first once more at the end.
+fn circle(heads: &[Head]) -> Option<Vec<String>> {
+    // What is left when all goes that imports only what is gone already, and names that are not there.
+    let mut left: BTreeMap<&str, &[String]> =
+        heads.iter().map(|head| (head.name.as_deref().unwrap_or_default(), head.dependency.as_slice())).collect();
+    loop {
+        let stays = |imports: &&[String]| imports.iter().any(|import| left.contains_key(import.as_str()));
+        let next: BTreeMap<_, _> = left.iter().filter(|(_, imports)| stays(imports)).map(|(k, v)| (*k, *v)).collect();
+        if next.len() == left.len() {
+            break;
+        }
+        left = next;
+    }
+    let mut way: Vec<&str> = Vec::new();
+    let mut file = *left.keys().next()?;
+    while !way.contains(&file) {
+        way.push(file);
+        file = left.get(file)?.iter().map(String::as_str).find(|import| left.contains_key(import))?;
+    }
+    let circle = way.into_iter().skip_while(|start| *start != file).chain([file]);
+    Some(circle.map(str::to_owned).collect())
+}
+
+/// A name as protoc gives it to a file. Others would leave the output directory, or the comment that holds them.
+fn is_file_name(name: &str) -> bool {
+    !name.contains(|c: char| c == '\\' || c.is_control())
+        && name.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
 /// Refuses names that are none: they would break out of the code or of the output directory.

@@ -28,3 +28,18 @@ for consumer in buildrs protoc golden; do
     *) fail "$consumer did not print 'consumer ok'" ;;
     esac
 done
+
+# Programs of golden/ that must not compile, each for the reason that its line `//~` names.
+for mistake in golden/mistakes/*.rs; do
+    name=$(basename "$mistake" .rs)
+    wanted=$(sed -n 's,^//~ ,,p' "$mistake")
+    [ -n "$wanted" ] || fail "$mistake does not say with //~ why it must not compile"
+    if output=$(cd golden && cargo build --example "$name" 2>&1); then
+        fail "$mistake compiles, and must not: $wanted"
+    fi
+    case "$output" in
+    *"$wanted"*) echo "consumers: $name does not compile, as it must" ;;
+    *) fail "$mistake does not compile, but not because of: $wanted
+$output" ;;
+    esac
+done

@@ -8,13 +8,7 @@ pub use service::MyServiceImpl;
 pub use shutdown::Shutdown;
 
 /// What is generated from service.proto: the messages, tonic's client and server, the router and its gateway.
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    clippy::all,
-    clippy::indexing_slicing,
-    reason = "the generators' own style"
-)]
+#[allow(missing_docs, missing_debug_implementations, clippy::all, reason = "the generators' own style")]
 pub mod proto {
     include!("generated/myservice.rs");
 }

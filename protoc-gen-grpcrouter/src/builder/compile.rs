@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// What protox made of the files.
-pub(super) struct Compiled {
+pub(crate) struct Compiled {
     /// An encoded `FileDescriptorSet`, imports and source info included.
-    pub(super) descriptors: Vec<u8>,
+    pub(crate) descriptors: Vec<u8>,
     /// Every file that was read from disk.
-    pub(super) read: Vec<PathBuf>,
+    pub(crate) read: Vec<PathBuf>,
 }
 
-pub(super) fn protos(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<Compiled, Error> {
+pub(crate) fn protos<P: AsRef<Path>, I: AsRef<Path>>(protos: &[P], includes: &[I]) -> Result<Compiled, Error> {
     let mut resolver = ChainFileResolver::new();
     // First, because protox 0.10 cannot parse the descriptor.proto of newer protobuf releases.
     resolver.add(GoogleFileResolver::new());
@@ -47,6 +47,10 @@ pub(super) fn protos(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>])
 struct OptionsResolver;
 
 impl FileResolver for OptionsResolver {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        (path == Path::new(OPTIONS_IMPORT)).then(|| OPTIONS_IMPORT.to_owned())
+    }
+
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         if name == OPTIONS_IMPORT {
             File::from_source(name, OPTIONS_PROTO)
@@ -75,7 +79,8 @@ fn with_advice(error: protox::Error) -> Problem {
     }
 }
 
-const OPTIONS_IMPORT: &str = "proto/options.proto";
+/// How proto files import the options.
+pub(crate) const OPTIONS_IMPORT: &str = "proto/options.proto";
 
 #[cfg(test)]
 mod tests {

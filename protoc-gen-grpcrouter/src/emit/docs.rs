@@ -31,7 +31,8 @@ fn lines(comment: &[String]) -> Vec<String> {
     let mut out = Vec::new();
     let mut inside = Inside::Prose;
     for line in comment {
-        let line = line.strip_prefix(' ').unwrap_or(line).trim_end();
+        let line = visible(line);
+        let line = line.strip_prefix(' ').unwrap_or(&line).trim_end();
         if let Inside::Fence(mark, length) = inside {
             out.push(line.to_owned());
             if let Some((closing, run, "")) = fence(line)
@@ -69,6 +70,13 @@ fn lines(comment: &[String]) -> Vec<String> {
         Inside::Fence(mark, length) => out.push(mark.to_string().repeat(length)),
     }
     out
+}
+
+/// The line without what rustc refuses in a comment: a carriage return, or characters that turn the direction of text.
+fn visible(line: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = line.chars().filter(|c| !turns(*c));
+    shown.map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
 }
 
 /// The mark, the length and the rest of a line that opens or closes a fence.
@@ -129,6 +137,11 @@ mod tests {
     fn an_open_block_is_closed() {
         assert_eq!(text(" ````rust\n x\n ```"), "````text\nx\n```\n````");
         assert_eq!(text("     x ``` y"), "```text\nx ` ` ` y\n```");
+    }
+
+    #[test]
+    fn what_rustc_refuses_in_a_comment_is_left_out() {
+        assert_eq!(text(" a\rb \u{202e}c\u{2069}\0."), "a b c .");
     }
 
     #[test]

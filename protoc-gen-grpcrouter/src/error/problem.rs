@@ -25,6 +25,14 @@ pub(crate) enum Problem {
     Descriptors(#[source] Box<prost_reflect::DescriptorError>),
     #[error("the file descriptors in the request do not fit together")]
     DescriptorsPanicked,
+    #[error("{name} imports itself: {circle}")]
+    ImportCircle { name: String, circle: String },
+    #[error("the request holds {name} twice")]
+    FileTwice { name: String },
+    #[error(
+        "the file name {name:?} is not that of a proto file: a relative path, parts joined by '/', none of them '.' or '..'"
+    )]
+    FileName { name: String },
     #[error("the {what} {name:?} is not a protobuf name")]
     NotAName { what: &'static str, name: String },
 
@@ -35,6 +43,14 @@ pub(crate) enum Problem {
     Parameter { name: String, expected: &'static str, found: String },
     #[error("parameter {name} is given twice")]
     ParameterTwice { name: String },
+    #[error("parameter route={service}: {source}")]
+    RouteText { service: String, source: Box<prost_reflect::text_format::ParseError> },
+    #[error(
+        "parameter route: no service {service:?} in the files to generate; give its full name (buf: set `strategy: all`, so that one run sees all files)"
+    )]
+    RouteUnused { service: String },
+    #[error("the route is set here and with the parameter route={service} too; leave out one of them")]
+    RouteTwice { service: String },
     #[error("parameter {name} cannot go with {other}: {why}")]
     ParametersDisagree { name: &'static str, other: &'static str, why: &'static str },
 
@@ -101,6 +117,9 @@ pub(crate) enum Problem {
     SameRustMethod { first: String, second: String, rust: String },
     #[error("{first} and {second} both become the Rust module `{module}`; rename one")]
     SameModule { first: String, second: String, module: String },
+
+    #[error("{first} and {second} both become the file {file}; {advice}")]
+    SameFile { first: String, second: String, file: String, advice: &'static str },
 
     // The builder.
     #[error("{0:?}")]

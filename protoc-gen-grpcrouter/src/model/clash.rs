@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor, ServiceDescriptor};
 
 use super::{ProtoFile, element};
 use crate::{
-    error::{Fault, Faults, Problem},
+    error::{Fault, Faults, Position, Problem},
     names,
 };
 
@@ -27,26 +27,35 @@ pub(super) fn methods(service: &ServiceDescriptor, faults: &mut Faults) {
 
 /// Router modules against each other, against the modules of messages and against packages.
 pub(super) fn check(pool: &DescriptorPool, files: &[ProtoFile], faults: &mut Faults) {
-    let mut modules: BTreeMap<(&str, String), &str> = BTreeMap::new();
+    let mut modules: BTreeMap<(&str, String), (&str, bool)> = BTreeMap::new();
     for file in files {
         for service in &file.services {
             let module = router_module(&service.rust_name);
-            let first = modules.insert((&file.package, module.clone()), &service.full_name);
-            let Some(descriptor) = pool.get_service_by_name(&service.full_name).filter(|_| file.wanted) else {
-                continue;
-            };
-            let rivals = first
-                .map(|first| format!("the service {first}"))
-                .into_iter()
-                .chain(message_with_module(pool, &file.package, &module))
-                .chain(package_with_module(pool, &file.package, &module));
-            for rival in rivals {
+            let first = modules.insert((&file.package, module.clone()), (&service.full_name, file.wanted));
+            let Some(descriptor) = pool.get_service_by_name(&service.full_name) else { continue };
+            // Both stand in the file of the package, whichever this run is for.
+            let first = first.filter(|(_, wanted)| *wanted || file.wanted).map(|(first, _)| {
+                let at = pool.get_service_by_name(first).map(|first| element(&first.parent_file(), first.path()));
+                format!("the router of service {first}{}", in_parentheses(at))
+            });
+            let others = file.wanted.then(|| {
+                message_with_module(pool, &file.package, &module).into_iter().chain(package_with_module(
+                    pool,
+                    &file.package,
+                    &module,
+                ))
+            });
+            for rival in first.into_iter().chain(others.into_iter().flatten()) {
                 let at = element(&descriptor.parent_file(), descriptor.path());
                 let second = format!("the router of service {}", service.full_name);
                 faults.push(Fault::at(at, Problem::SameModule { first: rival, second, module: module.clone() }));
             }
         }
     }
+}
+
+fn in_parentheses(at: Option<Position>) -> String {
+    at.map(|at| format!(" ({at})")).unwrap_or_default()
 }
 
 /// What compiles here but most likely not in the code beside it.
@@ -90,7 +99,10 @@ fn message_with_module(pool: &DescriptorPool, package: &str, module: &str) -> Op
         .filter(|file| file.package_name() == package)
         .flat_map(|file| file.messages().collect::<Vec<_>>())
         .find(|message| nests(message) && names::snake(message.name()) == module)
-        .map(|message| format!("the message {}", message.full_name()))
+        .map(|message| {
+            let at = element(&message.parent_file(), message.path());
+            format!("the message {}{}", message.full_name(), in_parentheses(Some(at)))
+        })
 }
 
 /// A package below this one whose module has this name.
@@ -102,7 +114,7 @@ fn package_with_module(pool: &DescriptorPool, package: &str, module: &str) -> Op
             file.package_name().strip_prefix(package)?.strip_prefix('.')?
         };
         let segment = below.split('.').next().filter(|segment| !segment.is_empty())?;
-        (names::snake(segment) == module).then(|| format!("the package {}", file.package_name()))
+        (names::snake(segment) == module).then(|| format!("the package {} ({})", file.package_name(), file.name()))
     })
 }
 

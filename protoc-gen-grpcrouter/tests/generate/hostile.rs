@@ -1,117 +1,76 @@
 //! Requests that no compiler would send: each is answered, with files that are Rust or with an error; none panics.
 
-use std::fs;
-
 use prost::Message;
 
-use crate::protoc::{crate_dir, golden_dir};
+use crate::property::{Request, answer, request};
 
-/// `CodeGeneratorRequest` and `FileDescriptorSet`, whose files stay bytes.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Request {
-    #[prost(string, repeated, tag = "1")]
-    file_to_generate: Vec<String>,
-    #[prost(string, optional, tag = "2")]
-    parameter: Option<String>,
-    #[prost(bytes = "vec", repeated, tag = "15")]
-    proto_file: Vec<Vec<u8>>,
+/// Knuth's MMIX generator: the same changes in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct Set {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    file: Vec<Vec<u8>>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Response {
-    #[prost(string, optional, tag = "1")]
-    error: Option<String>,
-    #[prost(message, repeated, tag = "15")]
-    file: Vec<File>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct File {
-    #[prost(string, optional, tag = "1")]
-    name: Option<String>,
-    #[prost(string, optional, tag = "15")]
-    content: Option<String>,
-}
-
-/// The request for a golden case.
-fn request(case: &str) -> Request {
-    let out = tempfile::tempdir().unwrap();
-    let set = out.path().join("set.bin");
-    protoc_gen_grpcrouter::configure()
-        .out_dir(out.path())
-        .file_descriptor_set_path(&set)
-        .emit_rerun_if_changed(false)
-        .compile_protos(&[golden_dir().join(format!("{case}.proto"))], &[golden_dir(), crate_dir()])
-        .unwrap();
-    let proto_file = Set::decode(fs::read(set).unwrap().as_slice()).unwrap().file;
-    Request { file_to_generate: vec![format!("{case}.proto")], parameter: Some("gateway".to_owned()), proto_file }
-}
-
-fn answer(request: &Request) -> Response {
-    let bytes = protoc_gen_grpcrouter::run(&request.encode_to_vec()).expect("it is a request");
-    Response::decode(bytes.as_slice()).unwrap()
+/// Changes up to four bytes: some go, some come, most stay close to what they were, so that lengths and tags survive.
+fn change(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(bytes.len());
+        match dice.below(8) {
+            0 => drop(bytes.remove(at)),
+            1 => bytes.insert(at, b"./\"\x00a_\r"[dice.below(7)]),
+            2 => bytes[at] = b"./\"\x00a_\r"[dice.below(7)],
+            _ => bytes[at] ^= 1 << dice.below(3),
+        }
+    }
 }
 
 #[test]
 fn changed_bytes_in_a_proto_file_give_rust_or_an_error() {
-    let original = request("options");
-    assert_eq!(answer(&original).error, None);
-
-    let mut state = SEED;
-    let mut below = |limit: usize| {
-        // Knuth's MMIX generator: the same changes in every run.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap() % limit
-    };
-    let mut answered_with_files = 0;
-    for round in 0..ROUNDS {
-        let mut request = original.clone();
-        let file = request.proto_file.last_mut().unwrap();
-        for _ in 0..=below(3) {
-            let at = below(file.len());
-            match below(8) {
-                0 => drop(file.remove(at)),
-                1 => file.insert(at, b"./\"\x00a_"[below(6)]),
-                2 => file[at] = b"./\"\x00a_"[below(6)],
-                // Close to what was there: most lengths and tags survive, and names become others.
-                _ => file[at] ^= 1 << below(3),
-            }
+    let mut dice = Dice(7);
+    for (case, parameter) in [
+        ("options", "gateway"),
+        ("names", "paths=source_relative"),
+        ("bare", "insert_include,use_arc_self,generate_default_stubs"),
+    ] {
+        let original = Request { parameter: Some(parameter.to_owned()), ..request(case) };
+        assert_eq!(answer(&original.encode_to_vec()).unwrap().error, None);
+        let mut answered_with_files = 0;
+        for _ in 0..ROUNDS {
+            let mut request = original.clone();
+            change(request.proto_file.last_mut().unwrap(), &mut dice);
+            let response = answer(&request.encode_to_vec()).expect("still a request");
+            answered_with_files += usize::from(response.error.is_none() && !response.file.is_empty());
         }
-        let response = answer(&request);
-        if response.error.is_none() {
-            answered_with_files += 1;
-            for file in response.file {
-                let (name, content) = (file.name.unwrap(), file.content.unwrap());
-                assert!(!name.starts_with('/') && !name.contains(".."), "round {round}: {name}");
-                assert!(syn::parse_file(&content).is_ok(), "round {round}: {content}");
-            }
-        }
+        // Most bytes are in names, comments and positions, so the test is worth something only if many pass.
+        assert!(answered_with_files > ROUNDS / 20, "{case}: {answered_with_files}");
     }
-    // Most bytes are in names, comments and positions, so the test is worth something only if many pass.
-    assert!(answered_with_files > ROUNDS / 20, "{answered_with_files}");
 }
 
 #[test]
-fn a_request_without_the_options_proto_says_where_it_comes_from() {
-    let mut request = request("kinds");
-    let options = request.proto_file.iter().position(|file| file.starts_with(b"\x0a\x13proto/options.proto")).unwrap();
-    request.proto_file.remove(options);
-
-    assert_eq!(
-        answer(&request).error.as_deref(),
-        Some(
-            "kinds.proto: import \"proto/options.proto\" is not there; write it with \
-             `protoc-gen-grpcrouter --print-options-proto > proto/options.proto`, or add the directory that holds \
-             proto/options.proto to the include paths (-I)"
-        )
-    );
+fn changed_bytes_in_parameters_give_rust_or_an_error() {
+    let parameter = r#"route=demo.v1.Plain={routing_key: "id"},router_attribute=.=#[doc = "a\\b\, c"],extern_path=.demo=::x::Y,runtime_path=::a,gateway"#;
+    let original = request("kinds");
+    let mut dice = Dice(11);
+    for _ in 0..ROUNDS {
+        let mut text = parameter.as_bytes().to_vec();
+        change(&mut text, &mut dice);
+        let parameter = Some(String::from_utf8_lossy(&text).into_owned());
+        answer(&Request { parameter, ..original.clone() }.encode_to_vec()).expect("still a request");
+    }
 }
 
-const SEED: u64 = 7;
-const ROUNDS: usize = 400;
+#[test]
+fn changed_bytes_anywhere_give_rust_an_error_or_no_request() {
+    let original = request("bare").encode_to_vec();
+    let mut dice = Dice(13);
+    for _ in 0..ROUNDS {
+        let mut bytes = original.clone();
+        change(&mut bytes, &mut dice);
+        answer(&bytes);
+    }
+}
+
+const ROUNDS: usize = 200;

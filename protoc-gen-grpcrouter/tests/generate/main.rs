@@ -8,4 +8,7 @@ mod golden;
 mod hostile;
 mod mistakes;
 mod plugin;
+mod property;
 mod protoc;
+mod requests;
+mod routes;

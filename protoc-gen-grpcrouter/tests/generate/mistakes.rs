@@ -147,13 +147,13 @@ fn names_that_become_one_in_rust_are_told_with_both_producers() {
     refused(
         "service XGet { option (grpcrouter.routes_to) = {}; }\nservice X_Get { option (grpcrouter.routes_to) = {}; }\n",
         &[
-            "a.proto:3:1: the service a.b.XGet and the router of service a.b.X_Get both become the Rust module `x_get_router`; rename one",
+            "a.proto:3:1: the router of service a.b.XGet (a.proto:2:1) and the router of service a.b.X_Get both become the Rust module `x_get_router`; rename one",
         ],
     );
     refused(
         "message ColRouter { message Inner {} }\nservice Col { option (grpcrouter.routes_to) = {}; }\n",
         &[
-            "a.proto:3:1: the message a.b.ColRouter and the router of service a.b.Col both become the Rust module `col_router`; rename one",
+            "a.proto:3:1: the message a.b.ColRouter (a.proto:2:1) and the router of service a.b.Col both become the Rust module `col_router`; rename one",
         ],
     );
 }

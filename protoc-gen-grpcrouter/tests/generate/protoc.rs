@@ -21,6 +21,7 @@ pub(crate) fn golden_dir() -> PathBuf {
 /// A run of protoc: what it wrote, or what it said.
 pub(crate) struct Protoc {
     pub(crate) out: TempDir,
+    program: PathBuf,
     directory: PathBuf,
     arguments: Vec<String>,
 }
@@ -28,7 +29,29 @@ pub(crate) struct Protoc {
 impl Protoc {
     /// Works in `directory`, where imports are looked up first.
     pub(crate) fn new(directory: &Path) -> Self {
-        Self { out: tempfile::tempdir().unwrap(), directory: directory.to_owned(), arguments: vec!["-I.".to_owned()] }
+        let (out, arguments) = (tempfile::tempdir().unwrap(), vec!["-I.".to_owned()]);
+        Self { out, program: Self::vendored(), directory: directory.to_owned(), arguments }
+    }
+
+    /// The protoc that comes with a development dependency.
+    pub(crate) fn vendored() -> PathBuf {
+        protoc_bin_vendored::protoc_bin_path().expect("a protoc for this platform")
+    }
+
+    /// An old protoc, as Debian 12 has it, if the machine has one. `PROTOC_DEBIAN` says that it must be there.
+    pub(crate) fn of_debian() -> Option<PathBuf> {
+        let usual = PathBuf::from("/usr/bin/protoc");
+        let is_old = |program: &PathBuf| {
+            let version = Command::new(program).arg("--version").output();
+            version.is_ok_and(|version| version.stdout.starts_with(b"libprotoc 3.21."))
+        };
+        std::env::var_os("PROTOC_DEBIAN").map(PathBuf::from).or_else(|| Some(usual).filter(is_old))
+    }
+
+    /// Another protoc.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
     }
 
     /// Also looks imports up in the crate's directory, which holds proto/options.proto.
@@ -61,9 +84,8 @@ impl Protoc {
 
     fn command(&self) -> Command {
         let plugin = Path::new(env!("CARGO_BIN_EXE_protoc-gen-grpcrouter"));
-        let protoc = protoc_bin_vendored::protoc_bin_path().expect("a protoc for this platform");
-        let path = std::env::join_paths([plugin.parent().unwrap(), protoc.parent().unwrap()]).unwrap();
-        let mut command = Command::new(&protoc);
+        let path = std::env::join_paths([plugin.parent().unwrap(), self.program.parent().unwrap()]).unwrap();
+        let mut command = Command::new(&self.program);
         command.current_dir(&self.directory).env("PATH", path).args(&self.arguments);
         command
     }

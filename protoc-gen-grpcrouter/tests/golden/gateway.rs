@@ -10,7 +10,8 @@ pub mod second_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -136,7 +137,8 @@ pub mod first_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -236,14 +238,21 @@ pub mod first_router {
     }
 }
 /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
-#[allow(dead_code, deprecated)]
+#[allow(
+    dead_code,
+    deprecated,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction
+)]
 pub fn gateway() -> ::grpcrouter_runtime::GatewayBuilder {
     ::grpcrouter_runtime::Gateway::builder()
         .add_router::<second_router::SecondRouter>()
         .add_router::<first_router::FirstRouter>()
 }
 /// A whole gateway program: reads the command line and `GRPCROUTER_*`, serves until it is told to stop, and gives the exit code.
-#[allow(dead_code)]
+#[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
 pub fn run_gateway() -> ::std::process::ExitCode {
     ::grpcrouter_runtime::run(gateway())
 }

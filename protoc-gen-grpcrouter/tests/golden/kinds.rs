@@ -10,7 +10,8 @@ pub mod my_service_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.

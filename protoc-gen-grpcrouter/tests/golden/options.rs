@@ -10,7 +10,8 @@ pub mod balanced_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -124,7 +125,8 @@ pub mod defaults_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -238,7 +240,8 @@ pub mod by_path_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -355,7 +358,8 @@ pub mod by_header_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -495,7 +499,8 @@ pub mod by_field_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -663,7 +668,8 @@ pub mod front_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.
@@ -774,7 +780,8 @@ pub mod split_router {
         non_camel_case_types,
         clippy::all,
         clippy::pedantic,
-        clippy::nursery
+        clippy::nursery,
+        clippy::restriction
     )]
     const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
     /// The protobuf name of the service.

@@ -1,7 +1,10 @@
 //! Compiles the proto files of the golden tests: as they come, with tonic's trait in its other shape, and without
 //! client and server.
 
-use std::{env, path::Path};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use protoc_gen_grpcrouter::{Builder, Error, configure};
 
@@ -9,6 +12,7 @@ fn main() -> Result<(), Error> {
     let all = ["kinds", "options", "names", "bare", "gateway"];
     build("plain", configure().gateway(true), false, &all)?;
     build("alone", configure().build_client(false).build_server(false).gateway(true), false, &all)?;
+    another_abi();
     // With `Arc<Self>` tonic's own server does not compile for a method called Clone, which "names" has.
     build("boxed", configure(), true, &["kinds", "options", "bare", "gateway"])
 }
@@ -23,4 +27,17 @@ fn build(name: &str, builder: Builder, boxed: bool, cases: &[&str]) -> Result<()
         .out_dir(out)
         .tonic(move |tonic| tonic.include_file(all).use_arc_self(boxed).generate_default_stubs(boxed))
         .compile_protos(&protos, &[golden])
+}
+
+/// The same code as a later and as an earlier generator would write it, for programs that must not compile.
+fn another_abi() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let text = fs::read_to_string(out.join("plain/_.rs")).expect("written just now");
+    let (before, after) = text.split_once("assert_abi(").expect("each router has it");
+    let (abi, after) = after.split_once(')').expect("it is a call");
+    let abi: u32 = abi.parse().expect("of a number");
+    for (name, abi) in [("later", abi + 1), ("earlier", abi - 1)] {
+        fs::write(out.join(format!("{name}.rs")), format!("{before}assert_abi({abi}){after}"))
+            .expect("OUT_DIR is ours");
+    }
 }

@@ -19,6 +19,29 @@ mod alone {
     include!(concat!(env!("OUT_DIR"), "/alone/all.rs"));
 }
 
+/// What programs in mistakes/ get wrong, done right. The service is deprecated, and its router says so.
+#[allow(dead_code, deprecated)]
+mod right {
+    use tonic::{
+        body::Body,
+        codegen::{Service, http::Request},
+    };
+
+    use super::plain::demo::r#type::v1::{
+        http_admin_v2api_router::HttpAdminV2apiRouter, http_admin_v2api_server::HttpAdminV2api,
+    };
+
+    /// The trait is in scope, and is implemented.
+    fn api<T: HttpAdminV2api>(_: &T) {}
+
+    fn raw(router: &mut HttpAdminV2apiRouter, request: Request<Body>, cx: &mut std::task::Context<'_>) {
+        api(router);
+        let mut copy = Clone::clone(router);
+        let _ = Service::<Request<Body>>::poll_ready(&mut copy, cx);
+        drop(Service::call(&mut copy, request));
+    }
+}
+
 fn main() {
     let plain = &plain::shop::v1::by_field_router::SPEC;
     let alone = &alone::shop::v1::by_field_router::SPEC;

@@ -23,7 +23,7 @@ fn run() -> anyhow::Result<()> {
         [flag] if flag == "--check" => Mode::Check,
         _ => bail!("usage: regenerate [--check]"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in no repository")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate is in no repository")?;
     let scratch = tempfile::tempdir().context("no place for what is generated")?;
     let generated = [
         (wire(root, scratch.path())?, "grpcrouter-protocol/src/wire.rs"),
