@@ -84,8 +84,14 @@ impl Backend {
     ///
     /// A gateway that is not there, or goes away, is dialled again for ever; the log says why and when.
     ///
+    /// Once at a time: a second one beside it would register under the same name and be sent the first one's calls. When
+    /// it has returned, the backend may be served again.
+    ///
     /// # Errors
     /// The address to listen at cannot be taken.
+    ///
+    /// # Panics
+    /// When it is polled outside of a tokio runtime, or in one without I/O and time: build it with `enable_all()`.
     ///
     /// # Cancel safety
     /// Dropping the future ends everything at once: tunnels, connections and handlers.
@@ -125,7 +131,11 @@ impl Backend {
         }
     }
 
-    /// Waits until every way in is open: the port is listened at, and each gateway has a tunnel.
+    /// Waits until every way in is open: the port is listened at, and each gateway has a tunnel. That takes a
+    /// [`serve`](Self::serve) that runs beside it, and for ever if a gateway never comes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future early leaves no trace.
     pub fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let expected = self.settings.gateways.len() + usize::from(self.settings.listen.is_some());
         let mut open = self.live.open.subscribe();
@@ -135,17 +145,20 @@ impl Backend {
         }
     }
 
-    /// The name of this backend among its like.
+    /// The name of this backend among its like, that a routing key must have to reach it: the one that was set, or the
+    /// one that was made up.
     pub fn instance_id(&self) -> &str {
         self.settings.hello.instance_id.as_str()
     }
 
-    /// Where it listens for direct calls, once [`ready`](Self::ready).
+    /// Where it listens for direct calls, once [`ready`](Self::ready), with the port that the system chose if it was to
+    /// choose. None while it does not listen.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.live.state().listening
     }
 
-    /// What it does right now, to watch it or to check that nothing leaks.
+    /// What it does right now, to watch it or to check that nothing leaks. Takes the lock of each tunnel for a moment: for
+    /// every second, not for every call.
     pub fn stats(&self) -> BackendStats {
         let tunnels: Vec<TunnelHandle> = self.live.state().tunnels.iter().map(|(_, tunnel)| tunnel.clone()).collect();
         BackendStats {

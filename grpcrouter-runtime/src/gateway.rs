@@ -7,6 +7,7 @@ mod bridge;
 mod builder;
 mod client_call;
 mod connection;
+mod edge;
 mod embed;
 mod forward;
 mod front;
@@ -58,12 +59,17 @@ impl Gateway {
     ///
     /// Then nothing new is accepted, running calls finish within the drain timeout of the builder, what still runs ends
     /// with UNAVAILABLE, and every tunnel is closed: also those that came through [`register_service`], for a gateway
-    /// ends as a whole.
+    /// ends as a whole. So for several listeners call it once for each, with one and the same shutdown. When it has
+    /// returned, the gateway may be served again.
     ///
     /// [`register_service`]: Self::register_service
     ///
     /// # Errors
-    /// The listener broke. A single connection that fails does not end the gateway.
+    /// The listener broke: it did nothing but fail for half a minute. A single connection that fails does not end the
+    /// gateway.
+    ///
+    /// # Panics
+    /// When it is polled outside of a tokio runtime, or in one without I/O and time: build it with `enable_all()`.
     ///
     /// # Cancel safety
     /// Dropping the future ends everything at once: each call is cancelled, each connection closed.
@@ -72,13 +78,62 @@ impl Gateway {
     }
 
     /// The service where instances register, `grpcrouter.Router`, for a tonic server or an axum app of your own.
-    ///
     /// [`serve`](Self::serve) has it already.
+    ///
+    /// Clients call generated routers in the same server: `MyServiceRouter::new(&gateway)` is a service too.
+    ///
+    /// # Limits
+    /// Another server than [`serve`](Self::serve) carries everything, with these differences:
+    /// * **Small writes.** A server that leaves Nagle's algorithm on makes each call wait about 40 ms for the peer's
+    ///   ack. With tonic hand it `TcpIncoming::bind(address)?.with_nodelay(Some(true))`, with axum
+    ///   `listener.tap_io(|stream| { let _ = stream.set_nodelay(true); })`.
+    /// * **Deadlines.** tonic's `Server` has a timer of its own, which ends a call with CANCELLED where gRPC says
+    ///   DEADLINE_EXCEEDED. The gateway's timer runs too and holds over the whole call. axum has no timer.
+    /// * **The end.** An instance keeps its stream open for good, so a graceful shutdown would wait for ever: run
+    ///   [`drain`](Self::drain) beside it.
+    /// * **Windows.** All answers of an instance come over one stream. hyper gives it 1 MiB; over a long way that is the
+    ///   limit of an instance's speed: with tonic set `initial_stream_window_size` and
+    ///   `initial_connection_window_size` to 16 MiB. Do not limit the length of its body or the time it takes.
+    /// * **Small frames.** A client that leaves a few thousand small DATA frames unread loses its connection, not only
+    ///   its call. [`serve`](Self::serve) takes them in and keeps them packed.
+    /// * **Cancelled uploads.** A reset with CANCEL, and a connection that is lost, reach the service as such. hyper
+    ///   makes an end of a reset with NO_ERROR, which gRPC clients do not send.
+    /// * **Connections.** [`max_connections`](GatewayBuilder::max_connections) and the keepalive of
+    ///   [`serve`](Self::serve) do not hold; set the server's own. [`GatewayStats::connections`] does not count here,
+    ///   and logs do not tell an instance's address.
+    /// * **Cost.** Each call has a task, and the server's own work comes on top.
     pub fn register_service(&self) -> RegisterService {
         RegisterService::new(self.core.clone())
     }
 
-    /// What the gateway holds now. All zero but `connections`, `tunnels` and `instances` when nobody calls.
+    /// Ends a gateway that a server of your own serves, as [`serve`](Self::serve) does when it is told to stop.
+    ///
+    /// No instance is let in any more; running calls finish within the drain timeout of the builder, what still runs
+    /// ends with UNAVAILABLE, and every tunnel is closed. Tell your server at the same time to take nothing new: calls
+    /// that it still brings are carried until then. The gateway stays ended until it is [served](Self::serve).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use tokio_util::sync::CancellationToken;
+    /// # async fn example(gateway: grpcrouter_runtime::Gateway, server: impl Future, stop: CancellationToken) {
+    /// // Such as Server::builder().add_service(gateway.register_service()).add_service(MyServiceRouter::new(&gateway))
+    /// //     .serve_with_shutdown(address, stop.clone().cancelled_owned())
+    /// let drain = async {
+    ///     stop.cancelled().await;
+    ///     gateway.drain().await;
+    /// };
+    /// tokio::join!(server, drain);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves calls and tunnels as they are; no instance is let in. It can be called again.
+    pub async fn drain(&self) {
+        front::drain_mounted(&self.core).await;
+    }
+
+    /// What the gateway holds now. All zero but `connections`, `tunnels` and `instances` when nobody calls. Takes the lock
+    /// of each tunnel for a moment: for every second, not for every call.
     pub fn stats(&self) -> GatewayStats {
         self.core.stats()
     }
@@ -109,6 +164,8 @@ pub(crate) struct GatewayCore {
 pub(crate) struct Limits {
     pub(crate) drain_timeout: Duration,
     pub(crate) max_connections: usize,
+    /// `usize::MAX`: none.
+    pub(crate) max_message_size: usize,
     pub(crate) tunnel: Config,
 }
 

@@ -2,20 +2,41 @@
 //!
 //! A [`Gateway`] accepts ordinary gRPC clients and carries their calls to the instances of a service; a [`Backend`]
 //! is such an instance: it holds any tonic service and dials out to the gateway.
+//!
+//! # Features
+//! Each end can be had without the other; all three are on by default.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `gateway` | [`Gateway`], and `codegen`, on which generated routers stand |
+//! | `backend` | [`Backend`] |
+//! | `run` | [`run`](fn@run), the whole main function of a generated gateway; implies `gateway` |
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+// What both ends share is whole in each of them: with one end alone some of it has no use.
+#![cfg_attr(not(all(feature = "gateway", feature = "backend")), allow(dead_code, unused_imports))]
+// The page above names both ends.
+#![cfg_attr(not(all(feature = "backend", feature = "run")), allow(rustdoc::broken_intra_doc_links))]
 
+#[cfg(feature = "backend")]
 mod backend;
 mod backoff;
 mod clock;
+#[cfg(feature = "gateway")]
 pub mod codegen;
 mod error;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod h2_body;
 mod metadata;
+#[cfg(feature = "run")]
 mod run;
 mod status;
 mod tunnel;
 
+#[cfg(feature = "backend")]
 pub use backend::{Backend, BackendBuilder, BackendStats};
 pub use error::{ConfigError, ServeError};
+#[cfg(feature = "gateway")]
 pub use gateway::{Gateway, GatewayBuilder, GatewayStats, RegisterService};
+#[cfg(feature = "run")]
 pub use run::run;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use tokio::net::TcpListener;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{ConfigError, ServeError};
@@ -18,7 +19,13 @@ use crate::gateway::GatewayBuilder;
 /// Takes `--listen ADDRESS` (default `127.0.0.1:8080`, or the environment's `GRPCROUTER_LISTEN`), `--help` and
 /// `--version`. Logs to standard error, as `GRPCROUTER_LOG` says (a `tracing` filter, default `info`). Prints one line to
 /// standard output once it listens. The first SIGTERM or SIGINT (ctrl-c) lets running calls finish and then ends with
-/// code 0; a second one ends at once. Makes its own multi-threaded tokio runtime: do not call it inside of another.
+/// code 0; a second one ends at once. Makes its own multi-threaded tokio runtime.
+///
+/// The code is 1, with one line on standard error that says what to do, if the gateway cannot be built or cannot listen;
+/// 2 for a wrong flag; 130 after a second signal.
+///
+/// # Panics
+/// When it is called inside of another tokio runtime.
 ///
 /// # Examples
 /// ```no_run
@@ -55,6 +62,13 @@ fn start(program: &str, matches: &ArgMatches, builder: GatewayBuilder) -> Result
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ServeError::listen(address, source))?;
         let listening = listener.local_addr().map_err(|source| ServeError::listen(address, source))?;
+        if !listening.ip().is_loopback() {
+            warn!(
+                %listening,
+                "no TLS and no authentication yet: whoever reaches this address can call every service and register as \
+                 a backend; keep it in a network that you trust"
+            );
+        }
         // Before the line: whoever reads it may send a signal at once.
         let shutdown = shutdown(program.to_owned()).map_err(RunError::Runtime)?;
         // Nobody may be reading any more; that is no reason to stop.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grpcrouter_protocol::{
     Accepted, CallId, Config, Event, Health, Hello, Incarnation, InstanceId, ResponsePart, ServiceOffer, Start, Time,
     Tunnel, Welcome, decode_welcome, encode_hello,
@@ -27,7 +27,12 @@ pub struct ByHand {
 impl ByHand {
     /// Registers `myservice.MyService` as `id`.
     pub async fn register(gateway: SocketAddr, id: &str) -> anyhow::Result<Self> {
-        let hello = Hello {
+        Self::hello(gateway, &Self::introduction(id, 16)?).await
+    }
+
+    /// The Hello of `myservice.MyService` as `id`, which takes so many calls at once.
+    pub fn introduction(id: &str, max_calls: u64) -> anyhow::Result<Hello> {
+        Ok(Hello {
             versions: 1..=1,
             features: Vec::new(),
             instance_id: InstanceId::parse(id)?,
@@ -41,17 +46,17 @@ impl ByHand {
             weight: 1,
             labels: Default::default(),
             routing_keys: Vec::new(),
-            max_calls: 16,
+            max_calls,
             health: Health::Serving,
             draining: false,
             resume: None,
-        };
-        Self::hello(gateway, &hello).await
+        })
     }
 
     /// Says any Hello; a refusal is an error.
     pub async fn hello(gateway: SocketAddr, hello: &Hello) -> anyhow::Result<Self> {
         let socket = tokio::net::TcpStream::connect(gateway).await?;
+        socket.set_nodelay(true)?;
         let (client, connection) = h2::client::handshake(socket).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await;
@@ -79,6 +84,11 @@ impl ByHand {
 
     fn now(&self) -> Time {
         Time::default() + self.started.elapsed()
+    }
+
+    /// How long until `deadline`, as this instance was told it.
+    pub fn left(&self, deadline: Time) -> std::time::Duration {
+        deadline.since(self.now())
     }
 
     /// Takes one batch from the gateway; `false` when the stream has ended.
@@ -130,6 +140,23 @@ impl ByHand {
         let now = self.now();
         self.tunnel.respond(call, part, now);
         self.transmit()
+    }
+
+    /// Tells the gateway that so many bytes of a request were read, and writes it.
+    pub fn consumed(&mut self, call: CallId, length: usize) -> anyhow::Result<()> {
+        let now = self.now();
+        self.tunnel.consumed(call, length, now);
+        self.transmit()
+    }
+
+    /// Writes bytes of the test's own as one message, whatever they are.
+    pub fn write(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        let mut bytes = BytesMut::with_capacity(message.len() + 5);
+        bytes.put_u8(0);
+        bytes.put_u32(u32::try_from(message.len())?);
+        bytes.put_slice(message);
+        self.outgoing.send_data(bytes.freeze(), false)?;
+        Ok(())
     }
 
     /// Dies without a word.

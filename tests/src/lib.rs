@@ -4,6 +4,7 @@
 
 pub mod by_hand;
 pub mod load;
+pub mod pages;
 pub mod probe;
 pub mod raw;
 pub mod world;

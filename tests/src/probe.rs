@@ -16,7 +16,7 @@ pub mod say {
     pub const STALL: &str = "stall";
     /// Fails with FAILED_PRECONDITION, "no: ü", details and metadata.
     pub const FAIL: &str = "fail";
-    /// Panics.
+    /// Panics: `Method2` after its first answer, the others at once.
     pub const PANIC: &str = "panic";
     /// `Method2`: one answer each 200 ms.
     pub const SLOW: &str = "slow";
@@ -40,6 +40,11 @@ impl Probe {
     /// All that was written down so far.
     pub fn log(&self) -> Vec<String> {
         self.log.borrow().clone()
+    }
+
+    /// How often `line` was written.
+    pub fn times(&self, line: &str) -> usize {
+        self.log.borrow().iter().filter(|each| *each == line).count()
     }
 
     /// Returns when `line` was written `times` times.
@@ -136,6 +141,7 @@ impl MyService for Probe {
                 if text == say::SLOW {
                     tokio::time::sleep(Duration::from_millis(200)).await; // waits because it plays a slow service
                 }
+                assert!(text != say::PANIC || index == 0, "as asked");
                 if text == say::STALL && index > 0 {
                     std::future::pending::<()>().await;
                 }
@@ -156,6 +162,7 @@ impl MyService for Probe {
         loop {
             match messages.message().await {
                 Ok(Some(message)) => {
+                    assert!(message.text != say::PANIC, "as asked");
                     self.note("method3 message");
                     texts.push(message.text);
                 }
@@ -187,6 +194,7 @@ impl MyService for Probe {
                 match message {
                     Ok(message) if message.text == say::SILENT => probe.note("stream silent"),
                     Ok(message) => {
+                        assert!(message.text != say::PANIC, "as asked");
                         let answer = StreamResponse { text: message.text, index, instance_id: instance_id.clone() };
                         index += 1;
                         if answers.send(Ok(answer)).await.is_err() {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use prost::Message;
+use tonic_types::StatusExt;
 
 /// One connection.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ impl RawClient {
     /// Connects; the connection lives as long as the client and its calls. The handle of its task aborts it.
     pub async fn connect(target: SocketAddr) -> anyhow::Result<(Self, tokio::task::JoinHandle<()>)> {
         let socket = tokio::net::TcpStream::connect(target).await?;
+        socket.set_nodelay(true)?;
         let (client, connection) = h2::client::handshake(socket).await?;
         let task = tokio::spawn(async move {
             let _ = connection.await;
@@ -49,7 +51,18 @@ impl RawClient {
 
     /// Begins a call with these headers beside gRPC's own.
     pub async fn call(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<RawCall> {
-        let mut request = Request::post(format!("http://{}{path}", self.target)).header("te", "trailers");
+        self.call_with(http::Method::POST, path, headers).await
+    }
+
+    /// The same with another method of HTTP.
+    pub async fn call_with(
+        &self,
+        method: http::Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<RawCall> {
+        let uri = format!("http://{}{path}", self.target);
+        let mut request = Request::builder().method(method).uri(uri).header("te", "trailers");
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/grpc");
         }
@@ -88,6 +101,18 @@ impl RawEnd {
     pub fn code(&self) -> i32 {
         let status = self.trailers.get("grpc-status").and_then(|value| value.to_str().ok());
         status.and_then(|value| value.parse().ok()).unwrap_or(-1)
+    }
+
+    /// What stands in the `ErrorInfo` of an answer of ours: its reason and its outcome, "" if it tells none.
+    ///
+    /// # Panics
+    /// If there is no `ErrorInfo`, or not of our domain.
+    pub fn reason(&self) -> (String, String) {
+        let status = tonic::Status::from_header_map(&self.trailers).expect("a status");
+        let info = status.get_details_error_info();
+        let info = info.unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+        assert_eq!(info.domain, "grpcrouter", "{status:?}");
+        (info.reason, info.metadata.get("outcome").cloned().unwrap_or_default())
     }
 
     /// The gRPC message as it came, percent-encoded.

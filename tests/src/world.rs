@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use grpcrouter_runtime::{Backend, Gateway, ServeError};
+use grpcrouter_runtime::{Backend, BackendBuilder, Gateway, GatewayBuilder, ServeError};
 use myservice::proto::{
     my_service_client::MyServiceClient, my_service_router::MyServiceRouter, my_service_server::MyServiceServer,
 };
@@ -54,14 +54,20 @@ impl TestGateway {
     /// # Panics
     /// If the address is taken.
     pub async fn start_on(address: &str) -> Self {
+        Self::start_as(address, |builder| builder).await
+    }
+
+    /// Starts it on a free port, with settings of its own.
+    pub async fn start_with(settings: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Self {
+        Self::start_as("127.0.0.1:0", settings).await
+    }
+
+    async fn start_as(address: &str, settings: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Self {
         let tasks_before = tasks();
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let gateway = Gateway::builder()
-            .add_router::<MyServiceRouter>()
-            .drain_timeout(Duration::from_secs(2))
-            .build()
-            .expect("a gateway");
+        let builder = Gateway::builder().add_router::<MyServiceRouter>().drain_timeout(Duration::from_secs(2));
+        let gateway = settings(builder).build().expect("a gateway");
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn({
             let gateway = gateway.clone();
@@ -152,6 +158,21 @@ impl TestBackend {
             .build()
             .expect("a backend");
         Self::serve(backend, probe)
+    }
+
+    /// Dials out as `id` with settings of its own and returns when it is registered. Its messages may be of any size.
+    pub async fn start_with(
+        gateway: &TestGateway,
+        id: &str,
+        settings: impl FnOnce(BackendBuilder) -> BackendBuilder,
+    ) -> Self {
+        let before = gateway.gateway.stats().instances;
+        let probe = Probe::new(id);
+        let service = MyServiceServer::new(probe.clone()).max_decoding_message_size(usize::MAX);
+        let builder = Backend::builder().gateway(gateway.uri()).instance_id(id).add_service(service);
+        let backend = Self::serve(settings(builder).build().expect("a backend"), probe);
+        gateway.instances(before + 1).await;
+        backend
     }
 
     /// Serves `backend`, whose service is `probe`.

@@ -55,7 +55,7 @@ impl BackendBuilder {
     }
 
     /// The gateway to dial, as `http://HOST:PORT`. Given again, it adds another gateway: the backend keeps one tunnel to
-    /// each.
+    /// each. A host name is looked up anew with each dial.
     pub fn gateway(mut self, uri: impl Into<String>) -> Self {
         self.gateways.push(uri.into());
         self
@@ -96,13 +96,15 @@ impl BackendBuilder {
         self
     }
 
-    /// A routing key that this backend answers beside its instance id, such as a tenant. May be given again.
+    /// A routing key that this backend answers beside its instance id, such as a tenant: 1 to 256 bytes with no control
+    /// characters. May be given again.
     pub fn routing_key(mut self, key: impl Into<String>) -> Self {
         self.routing_keys.push(key.into());
         self
     }
 
-    /// A label, for people and policies. The same name again replaces its value.
+    /// A label, for people and policies: a name of 1 to 256 bytes and a value of at most 256, both with no control
+    /// characters. The same name again replaces its value.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
@@ -121,21 +123,22 @@ impl BackendBuilder {
         self
     }
 
-    /// Calls that may be open at once over one tunnel; what is beyond goes to other instances. Default 1024, at most
-    /// 1,048,576. Each open call may hold a window of 64 KiB in each direction.
+    /// Calls that may be open at once over one tunnel; what is beyond goes to other instances. 1 to 1,048,576, default
+    /// 1024. Each open call may hold a window of 64 KiB in each direction.
     pub fn max_calls(mut self, calls: u32) -> Self {
         self.max_calls = calls;
         self
     }
 
     /// How long calls may go on when the backend stops; then they end UNAVAILABLE. Default 30 s: longer than most calls
-    /// take, shorter than most service managers wait before they kill.
+    /// take, shorter than most service managers wait before they kill. Zero: they end at once.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Checks everything and makes the backend. Nothing is dialled and no port is taken before [`Backend::serve`].
+    /// Checks everything and makes the backend. Nothing is dialled and no port is taken before [`Backend::serve`]. Needs
+    /// no tokio runtime.
     ///
     /// # Errors
     /// The first thing that cannot be used, by the name of the method that set it, and what to do.

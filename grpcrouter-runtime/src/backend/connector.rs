@@ -68,7 +68,7 @@ impl Connector {
             if began.elapsed() > STABLE {
                 backoff.reset();
             }
-            let wait = backoff.next_wait().max(least);
+            let wait = backoff.next_wait().max(least.min(LONGEST_WAIT));
             info!(gateway = %self.gateway, wait_ms = wait.as_millis(), "dialling again");
             if stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return;
@@ -311,6 +311,9 @@ const STABLE: Duration = Duration::from_secs(5);
 /// How long to leave a gateway alone that gave this instance's id to another process: dialling at once would take it
 /// back, and so on without end.
 const REPLACED_WAIT: Duration = Duration::from_secs(5);
+
+/// However long a gateway asks to be left alone: one that says so by mistake must not be left alone for good.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// How often a draining tunnel is asked whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);

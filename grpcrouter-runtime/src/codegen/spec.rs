@@ -1,7 +1,27 @@
 //! What a proto file says of a service and its methods, as constants: generated code writes it, `build()` reads it.
 //! Each setter is const and each default is the option's, so a new option breaks no generated code.
 
-/// What the gateway is told of a generated router: see `GatewayBuilder::add_router`.
+/// A generated router, such as `MyServiceRouter`: what a gateway is told of its service, and what it can be used as.
+///
+/// * **Added to a gateway** with [`GatewayBuilder::add_router`](crate::GatewayBuilder::add_router), which serves it with
+///   the gateway's own front. This is the way to serve: none of the limits below holds.
+/// * **The channel of tonic's own client**: `MyServiceRouter::new(&gateway).typed_client()` calls a backend from the
+///   gateway's process, and `typed_client_for(key)` the one that has this routing key, whatever key a call brings. A key
+///   whose name ends in `-bin` is handed over as the header says it: in base64. A dropped call is cancelled; a response
+///   that nobody reads waits in one window of the call.
+/// * **A service of your own server**, tonic's or axum's, beside
+///   [`register_service`](crate::Gateway::register_service), whose docs tell the limits. It forwards bytes as they are.
+///   A `path_prefix` is served by [`Prefixed`](super::Prefixed), added as another service. In axum a router is mounted
+///   with `.route_service("/package.Service/{*method}", router)`.
+/// * **The service's own tonic trait**, to be wrapped by your code and served with `MyServiceServer::new(..)`, message by
+///   message. On top of the limits of a server of your own:
+///   * Messages are decoded and encoded again: fields that this proto does not know are dropped, and a compressed message
+///     is refused unless the server has `accept_compressed`.
+///   * The server has tonic's limit of 4 MiB: set `max_decoding_message_size(usize::MAX)`. The router has none.
+///   * The trailers of a unary answer become headers, and those of a stream are lost, but for the status.
+///   * tonic does not tell a unary call with a second message from one without.
+///   * An upload that is cancelled, breaks or cannot be decoded stays broken: it never ends well at the instance. Who
+///     builds a `Request<Streaming<_>>` of their own must poll the call to its end for that.
 pub trait Router {
     /// What the proto file says of the service.
     const SPEC: &'static ServiceSpec;

@@ -18,6 +18,9 @@ use super::{MethodSpec, RouterChannel};
 ///
 /// # Errors
 /// The status that the call ended with.
+///
+/// # Cancel safety
+/// Dropping the future cancels the call; before its first poll nothing was sent.
 pub async fn unary<C, K, M1, M2>(
     channel: &C,
     method: &'static MethodSpec,
@@ -40,6 +43,9 @@ where
 ///
 /// # Errors
 /// The status that the call ended with before its first answer.
+///
+/// # Cancel safety
+/// Dropping the future cancels the call; before its first poll nothing was sent.
 pub async fn server_streaming<C, K, M1, M2>(
     channel: &C,
     method: &'static MethodSpec,
@@ -62,6 +68,9 @@ where
 ///
 /// # Errors
 /// The status that the call ended with, or the one that the incoming stream failed with.
+///
+/// # Cancel safety
+/// Dropping the future cancels the call; before its first poll nothing was sent.
 pub async fn client_streaming<C, K, M1, M2>(
     channel: &C,
     method: &'static MethodSpec,
@@ -85,6 +94,9 @@ where
 ///
 /// # Errors
 /// The status that the call ended with before its first answer, or the one that the incoming stream failed with.
+///
+/// # Cancel safety
+/// Dropping the future cancels the call; before its first poll nothing was sent.
 pub async fn streaming<C, K, M1, M2>(
     channel: &C,
     method: &'static MethodSpec,

@@ -10,7 +10,19 @@ use crate::{
     error::ConfigError,
 };
 
-/// Builds a [`Gateway`].
+/// Sets up a [`Gateway`]. Nothing is checked before [`build`](Self::build).
+///
+/// # Examples
+/// ```no_run
+/// # use grpcrouter_runtime::{ConfigError, Gateway, codegen::Router};
+/// # fn example<OrdersRouter: Router, StockRouter: Router>() -> Result<Gateway, ConfigError> {
+/// Gateway::builder()
+///     .add_router::<OrdersRouter>()
+///     .add_router::<StockRouter>()
+///     .drain_timeout(std::time::Duration::from_secs(10))
+///     .build()
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is built before build()"]
 pub struct GatewayBuilder {
@@ -18,6 +30,7 @@ pub struct GatewayBuilder {
     drain_timeout: Duration,
     max_connections: usize,
     max_open_calls: u32,
+    max_message_size: usize,
 }
 
 impl GatewayBuilder {
@@ -27,33 +40,44 @@ impl GatewayBuilder {
             drain_timeout: DRAIN_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
             max_open_calls: Config::default().max_open_calls,
+            max_message_size: usize::MAX,
         }
     }
 
-    /// Serves the service of a generated router: its methods, its prefix, its routing, as the proto file says.
+    /// Serves the service of a generated router: its methods, its prefix, its routing, as the proto file says. Once for
+    /// each service.
     pub fn add_router<R: Router>(mut self) -> Self {
         self.specs.push(R::SPEC);
         self
     }
 
-    /// How long running calls may go on when the gateway is told to stop. Default 30 s: longer than usual calls, and as
-    /// long as orchestrators wait before they kill.
+    /// How long running calls may go on when the gateway is told to stop; then they end UNAVAILABLE. Default 30 s: longer
+    /// than usual calls, and as long as orchestrators wait before they kill. Zero: they end at once.
     pub fn drain_timeout(mut self, value: Duration) -> Self {
         self.drain_timeout = value;
         self
     }
 
     /// How many connections of clients and instances [`Gateway::serve`] holds at once; one more is closed at once.
-    /// Default 10,000. An idle connection costs about 20 KiB; what its calls may cost comes on top.
+    /// Default 10,000, at least 1. An idle connection costs about 20 KiB; what its calls may cost comes on top.
     pub fn max_connections(mut self, value: usize) -> Self {
         self.max_connections = value;
         self
     }
 
-    /// How many calls one tunnel carries at once; an instance may ask for less. Default 1024. A call whose client or
+    /// How many calls one tunnel carries at once; an instance may ask for less. 1 to 1,048,576, default 1024. A call whose client or
     /// instance does not read may hold a window of 64 KiB in each direction.
     pub fn max_open_calls(mut self, value: u32) -> Self {
         self.max_open_calls = value;
+        self
+    }
+
+    /// The longest message that a call may carry in either direction, in bytes as they travel. Default none: messages
+    /// pass through piece by piece, so a long one costs the gateway no more memory than a short one, and the limits of
+    /// client and service hold. A longer message ends its call with RESOURCE_EXHAUSTED as soon as its length is known,
+    /// before any of it is passed on.
+    pub fn max_message_size(mut self, value: usize) -> Self {
+        self.max_message_size = value;
         self
     }
 
@@ -77,7 +101,12 @@ impl GatewayBuilder {
             .map_err(|error| ConfigError::setting("max_open_calls", self.max_open_calls, error.problem))?;
         let routes = Routes::new(&self.specs)?;
         let registry = Registry::new(routes.targets());
-        let limits = Limits { drain_timeout: self.drain_timeout, max_connections: self.max_connections, tunnel };
+        let limits = Limits {
+            drain_timeout: self.drain_timeout,
+            max_connections: self.max_connections,
+            max_message_size: self.max_message_size,
+            tunnel,
+        };
         Ok(Gateway { core: Arc::new(GatewayCore { routes, registry, counts: Counts::default(), limits }) })
     }
 }

@@ -1,7 +1,6 @@
 //! One call of a client: its HTTP/2 stream on one side, its tunnel on the other. Whoever has news of it, the tunnel's
 //! reader or the connection's task, takes the work and does it; who finds the work taken leaves the news.
 
-mod edge;
 mod reply;
 mod staging;
 mod upload;
@@ -28,6 +27,7 @@ use self::{
 };
 use super::{
     connection::Shared,
+    edge::Messages,
     forward::{self, Refusal, Way},
     route::MethodRoute,
 };
@@ -80,7 +80,7 @@ impl ClientCall {
         let (way, open) = match forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers) {
             Ok(prepared) => prepared,
             Err(Refusal::Http(status)) => return reply::http(respond, status),
-            Err(Refusal::Answer(answer)) => return Reply::new(respond).answer(&answer),
+            Err(Refusal::Answer(answer)) => return Reply::new(respond, usize::MAX).answer(&answer),
         };
         let call = Arc::new(Self {
             connection: connection.clone(),
@@ -90,8 +90,9 @@ impl ClientCall {
         });
         core.counts.call_began();
         let takes_one_message = way.route(core).is_some_and(MethodRoute::takes_one_message);
-        let upload = Upload::new(body, takes_one_message);
-        let mut work = Work { call: call.clone(), way, reply: Reply::new(respond), upload };
+        let max_message = core.limits.max_message_size;
+        let upload = Upload::new(body, Messages::new(takes_one_message, max_message));
+        let mut work = Work { call: call.clone(), way, reply: Reply::new(respond, max_message), upload };
         let state = work.begin(open);
         call.settle(work, state);
     }
@@ -231,8 +232,13 @@ impl Work {
 
     fn tunnel_moved(&mut self, event: CallEvent) -> Call {
         match event {
-            CallEvent::Response { headers, data, trailers } => {
+            CallEvent::Response { headers, mut data, trailers } => {
+                let within = self.reply.limit(&mut data);
                 let taken = self.reply.take(headers, data);
+                if let Err(long) = within {
+                    self.cancel();
+                    return self.end(&long.answer("a message of the response"));
+                }
                 let Some(trailers) = trailers else {
                     let waker = Waker::from(self.call.clone());
                     return match taken {
@@ -306,11 +312,11 @@ impl Work {
     fn broken(&mut self, broken: &Broken) -> Call {
         match broken {
             Broken::Gone => self.client_gone(),
-            Broken::Messages(count) => {
+            Broken::Messages(breach) => {
                 self.cancel();
                 let route = self.way.route(&self.call.connection.core);
                 let path = route.map_or("", |route| route.path.as_str());
-                self.end(&Answer::wrong_number_of_messages(path, *count))
+                self.end(&breach.answer(path))
             }
         }
     }

@@ -90,6 +90,7 @@ pub(super) async fn serve(core: Arc<GatewayCore>, stream: TcpStream, peer: Socke
         authority: None,
         spare: Vec::new(),
         registered: None,
+        narrow: false,
     };
     let why = poll_fn(|cx| served.poll(cx)).await;
     trace!(%peer, why, "connection ended");
@@ -109,6 +110,8 @@ struct Served {
     spare: Vec<Arc<ClientCall>>,
     /// The connection belongs to a tunnel and serves no calls.
     registered: Option<AbortHandle>,
+    /// The tunnel's stream window is still to be raised.
+    narrow: bool,
 }
 
 impl Served {
@@ -144,6 +147,9 @@ impl Served {
                     Poll::Ready(None) => return Poll::Ready("closed"),
                     Poll::Pending => break,
                 }
+            }
+            if self.widen() {
+                continue;
             }
             let mut ready = self.shared.lock();
             if ready.calls.is_empty() {
@@ -183,12 +189,18 @@ impl Served {
     fn register(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         if let Some(h2) = &mut self.h2 {
             h2.set_target_window_size(TUNNEL_WINDOW);
-            if let Err(error) = h2.set_initial_window_size(TUNNEL_WINDOW) {
-                debug!(peer = %self.peer, %error, "the windows of a tunnel's connection stay as they are");
-            }
         }
+        self.narrow = true;
         let carry = bridge::carry_register(self.shared.core.clone(), request, respond, self.peer.to_string());
         self.registered = Some(tokio::spawn(carry).abort_handle());
+    }
+
+    /// Raises the window of the tunnel's stream; true if h2 has to be polled to say so. That cannot be done before the
+    /// peer has acked our first SETTINGS, and Register comes a round trip earlier than that.
+    fn widen(&mut self) -> bool {
+        let Some(h2) = self.h2.as_mut().filter(|_| self.narrow) else { return false };
+        self.narrow = h2.set_initial_window_size(TUNNEL_WINDOW).is_err();
+        !self.narrow
     }
 
     fn authority(&mut self, authority: Option<&Authority>) -> Text {

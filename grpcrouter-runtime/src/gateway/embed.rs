@@ -72,7 +72,7 @@ impl Service<Request<Body>> for Channel {
         let authority = Text::from(authority.to_owned());
         match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers) {
             Ok((way, open)) => {
-                let call = Arc::new(EmbeddedCall::default());
+                let call = Arc::new(EmbeddedCall::new(self.core.limits.max_message_size));
                 tokio::spawn(drive(self.core.clone(), way, open, body, call.clone()));
                 ChannelFuture { state: State::Sent(Some(Reader { call, kept: None, over: false })) }
             }

@@ -69,8 +69,9 @@ pub(super) fn prepare(
 ) -> Result<(Way, OpenCall), Refusal> {
     check(method, path, headers)?;
     let (route, to) = find(core, path)?;
-    let head = split(to, authority, headers)?;
+    // Before the rest of the head: a key that cannot be read is told as such, not as any other entry.
     let key = read_key(to, headers)?;
+    let head = split(to, authority, headers)?;
     let way = Way { route, key, at: None, tried: Vec::new(), last: None };
     let deadline = head.timeout.map(|left| clock::now() + left.min(LONGEST_TIMEOUT));
     Ok((way, OpenCall { start: head.start, deadline, data: Default::default(), half_close: false }))

@@ -21,6 +21,7 @@ pub(super) async fn serve(
     shutdown: impl Future,
 ) -> Result<(), ServeError> {
     let mut shutdown = pin!(shutdown);
+    core.counts.set_stopping(false);
     // Dropped with this future, and with it every connection.
     let mut connections = JoinSet::new();
     let stop = CancellationToken::new();
@@ -74,11 +75,36 @@ impl Drop for Stopping<'_> {
     }
 }
 
-/// Lets running calls finish, for so long; then ends them, the tunnels and the connections.
-async fn drain(core: &Arc<GatewayCore>, connections: &mut JoinSet<()>, stop: &CancellationToken) {
+/// Ends a gateway that was never served here, but by another server. It lets nobody in again before it is served.
+pub(super) async fn drain_mounted(core: &GatewayCore) {
     let began = Instant::now();
-    info!(calls = core.counts.calls(), "stopping: running calls finish");
+    core.counts.set_stopping(true);
+    finish_calls(core, began).await;
+    core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
+    end_tunnels(core).await;
+    info!(took = ?began.elapsed(), "stopped");
+}
+
+/// Lets running calls finish, for so long; then ends them, the tunnels and the connections.
+async fn drain(core: &GatewayCore, connections: &mut JoinSet<()>, stop: &CancellationToken) {
+    let began = Instant::now();
     stop.cancel();
+    finish_calls(core, began).await;
+    core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
+    // The answers of the calls that ended here, and the tunnels' last words.
+    let flushed = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS, flushed).await.is_err() {
+        debug!(connections = connections.len(), "closing connections that did not end by themselves");
+    }
+    connections.shutdown().await;
+    // Also those that came through another server.
+    end_tunnels(core).await;
+    info!(took = ?began.elapsed(), "stopped");
+}
+
+/// Waits until no call runs, or they have had their time.
+async fn finish_calls(core: &GatewayCore, began: Instant) {
+    info!(calls = core.counts.calls(), "stopping: running calls finish");
     let hard = sleep_until(began + core.limits.drain_timeout);
     let quiet = async {
         // Clients may still send calls for about a round trip after they were told not to.
@@ -91,23 +117,18 @@ async fn drain(core: &Arc<GatewayCore>, connections: &mut JoinSet<()>, stop: &Ca
         () = quiet => {}
         () = hard => warn!(calls = core.counts.calls(), "running calls did not finish in time: they end now"),
     }
-    core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
-    // The answers of the calls that ended here, and the tunnels' last words.
-    let flushed = async { while connections.join_next().await.is_some() {} };
-    if timeout(LAST_WORDS, flushed).await.is_err() {
-        debug!(connections = connections.len(), "closing connections that did not end by themselves");
-    }
-    connections.shutdown().await;
-    // Also those that came through another server.
-    let tunnels = async {
+}
+
+/// Waits until the tunnels that were closed are gone.
+async fn end_tunnels(core: &GatewayCore) {
+    let ended = async {
         while !core.registry.tunnels().is_empty() {
             sleep(DRAIN_LOOK).await;
         }
     };
-    if timeout(LAST_WORDS, tunnels).await.is_err() {
+    if timeout(LAST_WORDS, ended).await.is_err() {
         debug!("a tunnel did not end in time");
     }
-    info!(took = ?began.elapsed(), "stopped");
 }
 
 /// Whether accepting failed because of who wanted to connect.

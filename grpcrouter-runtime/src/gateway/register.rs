@@ -38,8 +38,8 @@ pub(super) struct Peer(pub(super) String);
 
 /// The gRPC service `grpcrouter.Router`, where instances register; from [`Gateway::register_service`].
 ///
-/// A tower service over any HTTP/2 server. Under a server of your own mind that an instance keeps its stream open for
-/// good: give the connection windows of several MiB and no deadline, and do not wait for it to end when you stop.
+/// A tower service over any HTTP/2 server; the limits of one that is not the gateway's own are told there. Its future
+/// is done when the instance is let in or rejected; the stream goes on in a task, until it ends or the gateway does.
 ///
 /// [`Gateway::register_service`]: super::Gateway::register_service
 #[derive(Clone)]

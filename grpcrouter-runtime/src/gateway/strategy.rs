@@ -79,6 +79,11 @@ impl KeyReader {
                 }
             };
         };
+        if value.is_empty() {
+            // As from a variable that was never set: no instance can ever have it, so trying again would not help.
+            let strategy = Strategy::MetadataBased.name();
+            return Err(Answer::malformed_key(service, entry.as_str(), strategy, "it is empty"));
+        }
         if !binary {
             return Ok(RoutingKey::Value(Bytes::copy_from_slice(value.as_bytes())));
         }
@@ -155,6 +160,16 @@ mod tests {
         let answer = reader.read("shop.Orders", &headers("shard-bin", "!")).unwrap_err();
 
         assert_eq!(answer.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn an_empty_key_is_an_invalid_argument() {
+        let reader = reader(SPEC.routing_key("instanceid")).unwrap();
+
+        let answer = reader.read("shop.Orders", &headers("instanceid", "")).unwrap_err();
+
+        assert_eq!(answer.code, Code::InvalidArgument);
+        assert!(answer.message.contains("instanceid") && answer.message.ends_with("it is empty"), "{}", answer.message);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod alike;
+mod docs;
 mod rooms;
 mod rust;
 mod tree;
@@ -28,6 +29,11 @@ fn each_rule_about_rooms_guards_a_room_that_exists() {
 #[test]
 fn no_file_holds_what_a_file_must_not_hold() {
     assert_clean(words::check(&Tree::read()));
+}
+
+#[test]
+fn what_a_dropped_future_leaves_is_told_where_one_is_given() {
+    assert_clean(docs::check(&Tree::read()));
 }
 
 #[test]

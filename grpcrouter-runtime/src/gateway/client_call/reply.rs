@@ -10,8 +10,11 @@ use grpcrouter_protocol::{Headers, Trailers};
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::edge::Edge;
-use crate::{metadata, status::Answer};
+use crate::{
+    gateway::edge::{Edge, TooLong, is_limit},
+    metadata,
+    status::Answer,
+};
 
 /// The sending half of a client's stream, and what waits for room in it.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(super) struct Reply {
     half: Half,
     waiting: VecDeque<Part>,
     edge: Edge,
+    /// Of what has come, if the size of messages is limited.
+    limited: Option<(Edge, usize)>,
 }
 
 #[derive(Debug)]
@@ -48,8 +53,19 @@ impl From<h2::Error> for Gone {
 }
 
 impl Reply {
-    pub(super) fn new(respond: SendResponse<Bytes>) -> Self {
-        Self { half: Half::Head(respond), waiting: VecDeque::new(), edge: Edge::default() }
+    pub(super) fn new(respond: SendResponse<Bytes>, max_message: usize) -> Self {
+        let limited = is_limit(max_message).then(|| (Edge::default(), max_message));
+        Self { half: Half::Head(respond), waiting: VecDeque::new(), edge: Edge::default(), limited }
+    }
+
+    /// Looks at data before it is taken, and cuts it off before a message that is over the limit.
+    pub(super) fn limit(&mut self, data: &mut Bytes) -> Result<(), TooLong> {
+        let Some((edge, most)) = &mut self.limited else { return Ok(()) };
+        let looked = edge.pass_up_to(data, *most);
+        if let Err(long) = &looked {
+            data.truncate(long.at());
+        }
+        looked
     }
 
     /// Whether the client has ended the stream or its connection is gone; else `cx` is told when that happens.

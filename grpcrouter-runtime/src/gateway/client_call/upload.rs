@@ -6,8 +6,11 @@ use bytes::{Bytes, BytesMut};
 use grpcrouter_protocol::{CallId, OpenCall};
 use h2::RecvStream;
 
-use super::{edge::Edge, staging::Staging};
-use crate::tunnel::TunnelHandle;
+use super::staging::Staging;
+use crate::{
+    gateway::edge::{Breach, Messages},
+    tunnel::TunnelHandle,
+};
 
 /// The receiving half of a client's stream, and what waits for credit in the tunnel.
 ///
@@ -23,8 +26,7 @@ pub(super) struct Upload {
     /// What the tunnel takes now.
     capacity: usize,
     sent: Sent,
-    /// Counts the messages of a method that takes exactly one.
-    single: Option<Edge>,
+    messages: Messages,
 }
 
 /// Why a request is not carried on.
@@ -32,19 +34,19 @@ pub(super) struct Upload {
 pub(super) enum Broken {
     /// The client did not send all and will not: it reset its stream, or its connection is gone.
     Gone,
-    /// The method takes one message, this call has so many.
-    Messages(usize),
+    /// Its messages are not what they may be.
+    Messages(Breach),
 }
 
 impl Upload {
-    pub(super) fn new(stream: RecvStream, takes_one_message: bool) -> Self {
+    pub(super) fn new(stream: RecvStream, messages: Messages) -> Self {
         Self {
             stream: Some(stream),
             staging: Staging::default(),
             ended: false,
             capacity: 0,
             sent: Sent::default(),
-            single: takes_one_message.then(Edge::default),
+            messages,
         }
     }
 
@@ -55,12 +57,7 @@ impl Upload {
             match stream.poll_data(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(data))) => {
-                    if let Some(edge) = &mut self.single {
-                        edge.pass(&data);
-                        if edge.begun() > 1 {
-                            return Err(Broken::Messages(edge.begun()));
-                        }
-                    }
+                    self.messages.pass(&data).map_err(Broken::Messages)?;
                     self.staging.push(data);
                     self.ended = stream.is_end_stream();
                 }
@@ -72,10 +69,7 @@ impl Upload {
                 },
             }
         }
-        match &self.single {
-            Some(edge) if edge.begun() == 0 => Err(Broken::Messages(0)),
-            _ => Ok(()),
-        }
+        self.messages.end().map_err(Broken::Messages)
     }
 
     /// What goes with the start of the call, and whether that is all.

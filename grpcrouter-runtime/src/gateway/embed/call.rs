@@ -16,7 +16,9 @@ use tonic::{Status, body::Body};
 use crate::{
     gateway::{
         GatewayCore,
+        edge::{Breach, Edge, Messages, TooLong, is_limit},
         forward::{self, Way},
+        route::MethodRoute,
     },
     status::{Answer, Outcome},
     tunnel::{CallEvent, CallSink, TunnelHandle},
@@ -46,6 +48,8 @@ struct State {
     over: bool,
     /// The last part is there.
     answered: bool,
+    /// Of the response, if the size of messages is limited.
+    limited: Option<(Edge, usize)>,
 }
 
 /// A part of the response.
@@ -69,6 +73,13 @@ enum Turn {
 }
 
 impl EmbeddedCall {
+    /// A call whose response has no message of more than so many bytes.
+    pub(super) fn new(max_message: usize) -> Self {
+        let call = Self::default();
+        call.lock().limited = is_limit(max_message).then(|| (Edge::default(), max_message));
+        call
+    }
+
     /// The next part of the response. Data that is given out here counts as consumed.
     pub(super) fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Part> {
         let (part, tunnel) = {
@@ -139,6 +150,16 @@ impl EmbeddedCall {
 }
 
 impl State {
+    /// Cuts data off before a message that is over the limit.
+    fn limit(&mut self, data: &mut Bytes) -> Result<(), TooLong> {
+        let Some((edge, most)) = &mut self.limited else { return Ok(()) };
+        let looked = edge.pass_up_to(data, *most);
+        if let Err(long) = &looked {
+            data.truncate(long.at());
+        }
+        looked
+    }
+
     /// There is one end only: what comes after it is not told.
     fn end(&mut self, trailers: Trailers) {
         if !self.answered {
@@ -163,10 +184,16 @@ impl CallSink for EmbeddedCall {
         let (reader, task) = {
             let mut state = self.lock();
             match event {
-                CallEvent::Response { headers, data, trailers } => {
+                CallEvent::Response { .. } if state.answered => {}
+                CallEvent::Response { headers, mut data, trailers } => {
+                    let within = state.limit(&mut data);
                     state.parts.extend(headers.map(Part::Headers));
                     if !data.is_empty() {
                         state.parts.push_back(Part::Data(data));
+                    }
+                    if let Err(long) = within {
+                        state.end(long.answer("a message of the response").trailers());
+                        state.turns.push_back(Turn::GivenUp);
                     }
                     if let Some(trailers) = trailers {
                         state.end(trailers);
@@ -204,10 +231,12 @@ pub(super) async fn drive(
     call: Arc<EmbeddedCall>,
 ) {
     let _carried = Carried::new(core.clone(), call.clone());
-    let mut upload = Upload { body, ended: false, sent: 0, last: Bytes::new() };
+    let one = way.route(&core).is_some_and(MethodRoute::takes_one_message);
+    let messages = Messages::new(one, core.limits.max_message_size);
+    let mut upload = Upload { body, messages, ended: false, sent: 0, last: Bytes::new() };
     // What is there at once goes with the start: a unary call is one frame.
-    if upload.read_ready(&mut open).await.is_err() {
-        return call.answer(&Answer::cancelled());
+    if let Err(broken) = upload.read_ready(&mut open).await {
+        return call.answer(&broken.answer(&core, &way));
     }
     let mut opened = forward::exchange(&core, &mut way, open, &call);
     call.carried_by(way.tunnel());
@@ -224,16 +253,22 @@ pub(super) async fn drive(
             Step::Upload(Some(Ok(frame))) => {
                 // A request has no trailers in gRPC.
                 let data = frame.into_data().unwrap_or_default();
+                if let Err(breach) = upload.messages.pass(&data) {
+                    return call.answer(&Broken::Messages(breach).answer(&core, &way));
+                }
                 upload.sent += data.len();
                 upload.last = data.clone();
                 *capacity = tunnel.send(call.id(), data, false);
             }
             Step::Upload(None) => {
+                if let Err(breach) = upload.messages.end() {
+                    return call.answer(&Broken::Messages(breach).answer(&core, &way));
+                }
                 upload.ended = true;
                 tunnel.send(call.id(), Bytes::new(), true);
             }
             // Broken, so never half-closed: the instance must not take it for whole.
-            Step::Upload(Some(Err(_))) => return call.answer(&Answer::cancelled()),
+            Step::Upload(Some(Err(_))) => return call.answer(&Broken::Gone.answer(&core, &way)),
         }
     }
     if let Err(answer) = opened {
@@ -267,9 +302,26 @@ async fn next(call: &EmbeddedCall, upload: &mut Upload, capacity: usize) -> Step
     .await
 }
 
+/// Why a request is not carried on. It is never half-closed then.
+#[derive(Debug)]
+enum Broken {
+    Gone,
+    Messages(Breach),
+}
+
+impl Broken {
+    fn answer(&self, core: &GatewayCore, way: &Way) -> Answer {
+        match self {
+            Self::Gone => Answer::cancelled(),
+            Self::Messages(breach) => breach.answer(way.route(core).map_or("", |route| route.path.as_str())),
+        }
+    }
+}
+
 /// The request body, and how far it was sent.
 struct Upload {
     body: Body,
+    messages: Messages,
     ended: bool,
     /// Bytes in all.
     sent: usize,
@@ -279,19 +331,21 @@ struct Upload {
 
 impl Upload {
     /// Puts into the start what the body gives without waiting.
-    async fn read_ready(&mut self, open: &mut OpenCall) -> Result<(), Status> {
+    async fn read_ready(&mut self, open: &mut OpenCall) -> Result<(), Broken> {
         let mut first = Vec::new();
         poll_fn(|cx| {
             while self.sent < FIRST {
                 match Pin::new(&mut self.body).poll_frame(cx) {
                     Poll::Pending => break,
-                    Poll::Ready(Some(Err(status))) => return Poll::Ready(Err(status)),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Broken::Gone)),
                     Poll::Ready(None) => {
+                        self.messages.end().map_err(Broken::Messages)?;
                         self.ended = true;
                         break;
                     }
                     Poll::Ready(Some(Ok(frame))) => {
                         let data = frame.into_data().unwrap_or_default();
+                        self.messages.pass(&data).map_err(Broken::Messages)?;
                         self.sent += data.len();
                         first.push(data);
                     }
@@ -364,7 +418,8 @@ mod tests {
     use super::*;
 
     fn upload(sent: usize, last: &'static str, ended: bool) -> Upload {
-        Upload { body: Body::empty(), ended, sent, last: Bytes::from_static(last.as_bytes()) }
+        let messages = Messages::new(false, usize::MAX);
+        Upload { body: Body::empty(), messages, ended, sent, last: Bytes::from_static(last.as_bytes()) }
     }
 
     fn came_back(upload: &Upload, data: &'static str, half_close: bool) -> (Bytes, bool) {
