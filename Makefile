@@ -13,20 +13,24 @@ BIN := $(TARGET)/debug
 VENV := $(TARGET)/interop-venv
 # With --workspace the features are the same for every target below, so that nothing is built twice.
 PROGRAMS := $(addprefix --bin myservice-,gateway backend client demo)
+# In the order of their dependencies.
+PUBLISHED := grpcrouter-protocol grpcrouter-runtime protoc-gen-grpcrouter
+# What is packed is built only to see that it can be: the quickest way.
+QUICK_PROFILE := CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 # Schedules of the long simulation: some hours on two cores.
 SCHEDULES ?= 2000000
 
 .PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop install \
-	consumers speed-gate release-check ci
+	consumers package speed-gate release-check ci
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install-deps: ## Bring what the slower suites need (valgrind, a Python venv, two protoc plugins); safe to repeat
+install-deps: ## Bring what the slower suites need (valgrind, a Python venv, protoc, two of its plugins, buf); safe to repeat
 	@PYTHON="$(PYTHON)" .ci/install-deps
 
 proto: ## Generate the checked-in code again from proto/ and examples/ (no protoc needed)
-	$(CARGO) run --bin regenerate
+	$(CARGO) run --example regenerate
 
 build: ## Build everything
 	$(CARGO) build --workspace
@@ -59,8 +63,14 @@ fmt: ## Format the code
 docs: ## Build the API pages, where a warning is an error
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-consumers: ## Build and run two crates outside of the workspace, one with build.rs and one with protoc
+consumers: ## Build and run crates outside of the workspace: with build.rs, with protoc, over the golden files
 	PATH="$(TARGET)/tools/bin:$$PATH" sh tests/consumers/run.sh
+
+package: ## Pack and build the crates as a registry would get them, and the runtime with each end alone
+	for feature in gateway backend; do \
+		$(CARGO) clippy -p grpcrouter-runtime --no-default-features --features $$feature -- -D warnings || exit; \
+	done
+	$(QUICK_PROFILE) $(CARGO) package --allow-dirty $(addprefix -p ,$(PUBLISHED))
 
 interop: ## Python's gRPC as client, and as a backend written from router.proto alone (needs install-deps)
 	@test -x $(VENV)/bin/python || { echo "interop: no Python venv at $(VENV): run 'make install-deps' first" >&2; exit 1; }
@@ -75,6 +85,7 @@ speed-gate: ## Instructions and tasks of a unary call at the gateway (needs inst
 
 release-check: ## The long runs, before a release
 	SCHEDULES=$(SCHEDULES) $(CARGO) test --release -p grpcrouter-protocol --test simulation -- --nocapture
+	DEADLINES_BY_THE_CLOCK=1 $(CARGO) test --release -p grpcrouter-tests --test calls deadline
 
 ci: ## All that must pass before a change lands
 	bash .ci/run
