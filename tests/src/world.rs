@@ -211,6 +211,11 @@ impl TestBackend {
     }
 }
 
+/// Returns when this test's runtime has no task any more: for tests that end otherwise than by [`TestGateway::stop`].
+pub async fn no_task_left() {
+    eventually("no task left", || tasks() == 0).await;
+}
+
 /// Live tasks of this runtime.
 pub fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()

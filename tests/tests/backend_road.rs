@@ -8,7 +8,7 @@ use grpcrouter_runtime::Backend;
 use grpcrouter_tests::{
     probe::{Probe, say},
     raw::{RawClient, frame},
-    world::{PATIENCE, TestBackend, TestGateway, eventually},
+    world::{PATIENCE, TestBackend, TestGateway, eventually, no_task_left},
 };
 use myservice::proto::{
     Method1Request, Method2Request, Method3Request, StreamRequest, my_service_server::MyServiceServer,
@@ -87,6 +87,7 @@ async fn what_does_not_finish_within_the_drain_timeout_ends_unavailable_and_its_
         assert_eq!((stats.calls, stats.tunnels, stats.queued_bytes), (0, 0, 0), "{}", road.name);
         end(road.gateway).await;
     }
+    no_task_left().await;
 }
 
 #[tokio::test]
@@ -103,6 +104,8 @@ async fn a_direct_call_that_runs_when_the_backend_stops_finishes() {
     assert_eq!(answers.message().await.unwrap().unwrap().index, 2);
     assert_eq!(answers.message().await.unwrap(), None);
     timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
+    drop((client, answers));
+    no_task_left().await;
 }
 
 // ---- coming back
@@ -131,6 +134,7 @@ async fn a_gateway_that_is_killed_ends_the_handlers_and_finds_the_backend_again(
     drop(client);
     backend.kill().await;
     end(Some(gateway)).await;
+    no_task_left().await;
 }
 
 #[tokio::test]
@@ -256,6 +260,7 @@ async fn a_port_in_use_is_an_error_that_says_what_to_do() {
         ),
         "{text}"
     );
+    no_task_left().await;
 }
 
 #[tokio::test]
@@ -366,6 +371,7 @@ async fn dropping_the_serve_future_drops_every_handler() {
         eventually("nothing lives", || backend.stats() == Default::default()).await;
         end(road.gateway).await;
     }
+    no_task_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

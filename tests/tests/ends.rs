@@ -7,7 +7,7 @@ use std::time::Duration;
 use grpcrouter_tests::{
     by_hand::ByHand,
     probe::say,
-    world::{PATIENCE, TestBackend, TestGateway, eventually},
+    world::{PATIENCE, TestBackend, TestGateway, eventually, no_task_left},
 };
 use myservice::proto::{Method1Request, Method1Response, Method2Request, my_service_client::MyServiceClient};
 use tokio_stream::StreamExt;
@@ -133,6 +133,8 @@ async fn a_gateway_that_stops_ends_what_does_not_finish_in_time() {
     tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
     backend.probe.saw("method1 dropped", 1).await;
     backend.kill().await;
+    drop(client);
+    no_task_left().await;
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ impl World {
             timeout(PATIENCE, task).await.unwrap().unwrap();
         }
         assert_eq!(self.gateway.stats().tunnels, 0);
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        eventually("no task left", || tasks() == 0).await;
     }
 }
 

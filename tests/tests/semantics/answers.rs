@@ -15,7 +15,7 @@ use grpcrouter_tests::{
     by_hand::ByHand,
     probe::say,
     raw::{RawClient, RawEnd},
-    world::{PATIENCE, TestBackend, TestGateway, eventually},
+    world::{PATIENCE, TestBackend, TestGateway, eventually, no_task_left},
 };
 use myservice::proto::Method1Request;
 use prost::Message as _;
@@ -183,6 +183,7 @@ async fn a_gateway_that_stops_says_so_to_the_calls_that_it_ends() {
     timeout(PATIENCE, stopped).await.unwrap().unwrap().unwrap();
     connection.abort();
     backend.kill().await;
+    no_task_left().await;
 }
 
 /// Its calls must carry `shard-bin`.
@@ -319,6 +320,7 @@ async fn a_backend_without_the_service_that_it_is_asked_for_says_so() {
     connection.abort();
     stop.send(()).unwrap();
     timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
+    no_task_left().await;
 }
 
 #[tokio::test]
