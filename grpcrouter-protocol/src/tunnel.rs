@@ -184,6 +184,11 @@ impl Tunnel {
                 self.queued += data.len();
                 open.send.queue.push(data);
             }
+        } else if let Some(trailers) = &mut trailers
+            && trailers.status == 0
+        {
+            // The deadline passed here before the app heard of it. What it had said is dropped, so it is not OK.
+            *trailers = Trailers { status: DEADLINE_EXCEEDED, message: LATE.into(), ..Trailers::default() };
         }
         if let Some(trailers) = trailers
             && open.send.take(Step::End)
@@ -499,5 +504,6 @@ fn ping_of(now: Time) -> Bytes {
 
 // The only gRPC codes that the core itself says, where no handler is left to say one.
 const RESOURCE_EXHAUSTED: u32 = 8;
+const LATE: &str = "the deadline passed before the answer was out";
 const DEADLINE_EXCEEDED: u32 = 4;
 const INTERNAL: u32 = 13;

@@ -92,7 +92,7 @@ pub(crate) fn headers_from_response(headers: &HeaderMap) -> Result<Headers, Answ
     for (name, value) in headers {
         match rules::kind(name.as_str()) {
             Kind::Status | Kind::Message | Kind::Details | Kind::Pushback | Kind::PreviousAttempts => {}
-            kind => read.header(kind, name, value)?,
+            kind => read.header(kind, name, value).map_err(Answer::by_the_service)?,
         }
     }
     Ok(read.finish())
@@ -128,7 +128,7 @@ pub(crate) fn is_trailers_only(headers: &HeaderMap) -> bool {
 pub(crate) fn trailers_from_map(map: &HeaderMap) -> Trailers {
     match read_trailers(map) {
         Ok(trailers) => trailers,
-        Err(answer) => answer.trailers(),
+        Err(answer) => answer.by_the_service().trailers(),
     }
 }
 

@@ -251,6 +251,14 @@ impl Answer {
         Self { code, message, reason, outcome: None }
     }
 
+    /// What is wrong came from the service, so it has seen the call.
+    pub(crate) fn by_the_service(mut self) -> Self {
+        if self.reason == Reason::MalformedRequest {
+            self.reason = Reason::MalformedResponse;
+        }
+        self.outcome(Outcome::MaybeExecuted)
+    }
+
     /// The same answer, telling what became of the call.
     pub(crate) fn outcome(mut self, outcome: Outcome) -> Self {
         self.outcome = Some(outcome);

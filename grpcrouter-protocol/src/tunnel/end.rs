@@ -79,7 +79,7 @@ impl Tunnel {
         if is_answered {
             call.send.end = Some(End::Trailers(Trailers {
                 status: DEADLINE_EXCEEDED,
-                message: "the deadline passed before the answer was out".into(),
+                message: super::LATE.into(),
                 ..Trailers::default()
             }));
         }

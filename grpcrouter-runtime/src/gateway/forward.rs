@@ -28,6 +28,8 @@ pub(super) struct Way {
     at: Option<Arc<Instance>>,
     /// Those that did not take it.
     tried: Vec<Arc<Instance>>,
+    /// How many of them had it and gave it back.
+    came_back: usize,
     /// What to answer if nobody does.
     last: Option<Answer>,
 }
@@ -72,7 +74,7 @@ pub(super) fn prepare(
     // Before the rest of the head: a key that cannot be read is told as such, not as any other entry.
     let key = read_key(to, headers)?;
     let head = split(to, authority, headers)?;
-    let way = Way { route, key, at: None, tried: Vec::new(), last: None };
+    let way = Way { route, key, at: None, tried: Vec::new(), came_back: 0, last: None };
     let deadline = head.timeout.map(|left| clock::now() + left.min(LONGEST_TIMEOUT));
     Ok((way, OpenCall { start: head.start, deadline, data: Default::default(), half_close: false }))
 }
@@ -111,7 +113,8 @@ fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
     let route = way.route(core).ok_or_else(Answer::refused)?;
     let snapshot = core.registry.snapshot(route.target).ok_or_else(Answer::refused)?;
     let untried = |instance: &Instance| !way.tried.iter().any(|tried| std::ptr::eq(&**tried, instance));
-    if way.tried.len() < MOST_TRIES
+    if way.came_back < MOST_TRIES
+        && way.tried.len() < MOST_LOOKS
         && let Some(instance) = snapshot.pick(&way.key, &untried)
     {
         return Ok(instance);
@@ -158,6 +161,7 @@ pub(super) fn exchange_again(
 ) -> Result<usize, Answer> {
     way.last = Some(lost(core, outcome));
     way.tried.extend(way.at.take());
+    way.came_back += 1;
     if call.deadline.is_some_and(|deadline| deadline <= clock::now()) {
         return Err(Answer::deadline());
     }
@@ -188,8 +192,9 @@ fn not_opened(core: &GatewayCore, way: &Way, why: OpenCallError) -> Answer {
 /// Bytes of a path: longer than any `/package.Service/Method`, short enough to name in a message.
 const MAX_PATH: usize = 512;
 
-/// Instances asked for one call: with more, each call would visit all of a service that is overloaded.
+/// Instances that have one call in turn (each costs a round trip), and that are looked at (a full one costs little).
 const MOST_TRIES: usize = 5;
+const MOST_LOOKS: usize = 64;
 
 /// Clients say a very long time when they mean none; more than this is none, and keeps the arithmetic of time safe.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);

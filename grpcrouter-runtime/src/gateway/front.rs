@@ -42,7 +42,8 @@ pub(super) async fn serve(
                 }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
                 Err(error) => {
-                    failures += 1;
+                    // Mostly out of file descriptors: who is connected stays served, and gives some back in time.
+                    failures += u32::from(connections.is_empty());
                     if failures >= ACCEPT_TRIES {
                         let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |it| it.to_string());
                         return Err(ServeError::Accept { address, source: error });
@@ -110,6 +111,10 @@ async fn finish_calls(core: &GatewayCore, began: Instant) {
         // Clients may still send calls for about a round trip after they were told not to.
         sleep(LAST_CALLS.min(core.limits.drain_timeout)).await;
         while core.counts.calls() > 0 {
+            sleep(DRAIN_LOOK).await;
+        }
+        // A call is over when h2 has its answer; a slow client has it only when its connection has ended.
+        while core.counts.connections() > core.registry.tunnels().len() {
             sleep(DRAIN_LOOK).await;
         }
     };

@@ -169,6 +169,12 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        // Also if the stream was never carried: no call may wait in a tunnel that nobody reads.
+        self.instance.tunnel.close(Close {
+            code: CloseCode::Shutdown,
+            reason: String::new(),
+            retry_after: Duration::ZERO,
+        });
         self.core.registry.remove(&self.instance, &self.why);
     }
 }

@@ -92,6 +92,7 @@ where
     let sleep = tokio::time::sleep(Duration::ZERO);
     let mut sleep = std::pin::pin!(sleep);
     let mut set = None;
+    let mut heard = 0;
     loop {
         if tunnel.is_closing() {
             return Detached::ClosedHere;
@@ -107,6 +108,9 @@ where
             biased;
             () = sleep.as_mut(), if armed.is_some() => {
                 set = None;
+                if std::mem::replace(&mut heard, incoming.received()) != heard {
+                    tunnel.heard();
+                }
                 if tunnel.time_passed(&mut due).is_err() {
                     return Detached::Silent;
                 }

@@ -159,6 +159,11 @@ impl TunnelHandle {
         })
     }
 
+    /// Tells the core that the peer lives, though no batch of it is whole yet.
+    pub(super) fn heard(&self) {
+        self.step(|core, now| core.tunnel.handle_bytes(now));
+    }
+
     /// Tells the core that time has passed.
     pub(super) fn time_passed(&self, due: &mut Deliveries) -> Result<(), PeerSilent> {
         self.step(|core, now| {

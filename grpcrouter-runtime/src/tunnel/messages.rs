@@ -20,6 +20,7 @@ pub(crate) struct Messages<B> {
     /// A message of which the end has not come yet; empty while `chunk` is not.
     partial: BytesMut,
     trailers: Option<HeaderMap>,
+    received: u64,
 }
 
 /// Why no further message comes.
@@ -41,7 +42,7 @@ where
     B::Error: Display,
 {
     pub(crate) fn new(body: B) -> Self {
-        Self { body, chunk: Bytes::new(), partial: BytesMut::new(), trailers: None }
+        Self { body, chunk: Bytes::new(), partial: BytesMut::new(), trailers: None, received: 0 }
     }
 
     /// The next message, without its prefix; `None` at the end of the stream.
@@ -70,7 +71,13 @@ where
         self.trailers.as_ref()
     }
 
+    /// Bytes that came so far, also of a message that is not whole yet: a slow peer is not a silent one.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
     fn take(&mut self, data: Bytes) {
+        self.received += data.len() as u64;
         if self.partial.is_empty() {
             self.chunk = data;
         } else {

@@ -277,3 +277,17 @@ fn a_batch_that_comes_slowly_is_not_silence() {
     }
     assert_eq!(pair.gateway.poll_timeout(), Some(after(62_000)));
 }
+
+#[test]
+fn an_answer_given_after_the_deadline_passed_here_is_never_half_of_it_with_ok() {
+    let mut pair = Pair::new();
+    let id = pair.gateway.open(OpenCall { deadline: Some(after(10)), ..request() }, T0).unwrap().id;
+    pair.down(T0);
+    pair.instance.respond(id, ResponsePart { headers: Some(Headers::default()), ..part(5) }, T0);
+    pair.up(T0);
+    pair.instance.handle_timeout(after(10)).unwrap();
+    // The handler runs on another thread and has not heard of it yet.
+    pair.instance.respond(id, ResponsePart { trailers: Some(ok()), ..part(5) }, after(10));
+    let got = pair.up(after(10));
+    assert!(!matches!(&got[..], [Event::Response { trailers: Some(Trailers { status: 0, .. }), .. }]), "{got:?}");
+}

@@ -245,6 +245,8 @@ pub(super) async fn drive(
             Step::Turn(Turn::Writable(writable)) => *capacity = writable,
             Step::Turn(Turn::Back(mut open, outcome)) => {
                 upload.restore(&mut open);
+                // Data that comes before the next tunnel is known must not be consumed from the last one.
+                call.carried_by(None);
                 opened = forward::exchange_again(&core, &mut way, *open, outcome, &call);
                 call.carried_by(way.tunnel());
             }
