@@ -29,15 +29,15 @@ pub(crate) struct Call {
 
 impl Call {
     /// A call at the gateway, its start not yet written.
-    pub(crate) fn request(id: CallId, start: Start, deadline: Option<Time>, window: u64) -> Self {
+    pub(crate) fn request(id: CallId, start: Start, deadline: Option<Time>, window: u64, now: Time) -> Self {
         let send = SendHalf::new(Phase::Body, Some(Head::Start(start)), MaxData::new(window));
-        Self::new(id, deadline, send, ReceiveHalf::new(Phase::Head, window))
+        Self::new(id, deadline, send, ReceiveHalf::new(Phase::Head, window, now))
     }
 
     /// A call at the instance, its start just taken.
-    pub(crate) fn response(id: CallId, deadline: Option<Time>, window: u64, max_data: MaxData) -> Self {
+    pub(crate) fn response(id: CallId, deadline: Option<Time>, window: u64, max_data: MaxData, now: Time) -> Self {
         let send = SendHalf::new(Phase::Head, None, max_data);
-        Self::new(id, deadline, send, ReceiveHalf::new(Phase::Body, window))
+        Self::new(id, deadline, send, ReceiveHalf::new(Phase::Body, window, now))
     }
 
     fn new(id: CallId, deadline: Option<Time>, send: SendHalf, receive: ReceiveHalf) -> Self {
@@ -192,6 +192,11 @@ impl SendHalf {
         if self.queue.is_empty() { self.end.is_some() } else { self.credit.next_part() > 0 }
     }
 
+    /// True if it can take nothing more until the other side grants credit.
+    pub(crate) fn lacks_credit(&self, max_part: usize) -> bool {
+        self.capacity(max_part, usize::MAX) == 0
+    }
+
     /// How many more bytes its source should give now, in parts of at most `max_part`. No more than `most` ever wait
     /// here: a peer that names a limit without measure, and reads nothing, must not fill this side's memory.
     pub(crate) fn capacity(&self, max_part: usize, most: usize) -> usize {
@@ -212,8 +217,8 @@ pub(crate) struct ReceiveHalf {
 }
 
 impl ReceiveHalf {
-    fn new(phase: Phase, window: u64) -> Self {
-        Self { phase, credit: ReceiveCredit::new(window) }
+    fn new(phase: Phase, window: u64, now: Time) -> Self {
+        Self { phase, credit: ReceiveCredit::new(window, now) }
     }
 }
 
@@ -282,6 +287,7 @@ mod tests {
     use super::*;
 
     const ID: CallId = CallId::new(1, 0);
+    const T0: Time = Time::from_nanos(0);
 
     fn chunk(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_end_waits_for_the_data_before_it() {
-        let mut call = Call::request(ID, Start::default(), None, 40);
+        let mut call = Call::request(ID, Start::default(), None, 40, T0);
         call.send.head = None;
         call.send.queue.push(chunk("0123456789"));
         call.send.end = Some(End::HalfClose);
@@ -325,7 +331,7 @@ mod tests {
 
     #[test]
     fn capacity_is_what_credit_leaves_beside_what_is_queued() {
-        let mut call = Call::request(ID, Start::default(), None, 100);
+        let mut call = Call::request(ID, Start::default(), None, 100, T0);
         assert_eq!((call.send.capacity(1_000, 1_000), call.send.capacity(1_000, 50)), (68, 50));
         call.send.queue.push(chunk("0123456789"));
         assert_eq!((call.send.capacity(1_000, 1_000), call.send.capacity(1_000, 50)), (58, 40));
@@ -335,7 +341,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_call_keeps_nothing_that_could_hold_up_its_trailers() {
-        let mut call = Call::response(ID, None, 100, MaxData::new(0));
+        let mut call = Call::response(ID, None, 100, MaxData::new(0), T0);
         call.send.head = Some(Head::Headers(Headers::default()));
         call.send.queue.push(chunk("0123456789"));
         assert_eq!(call.abandon(), 10);

@@ -109,9 +109,10 @@ impl Calls {
 mod tests {
     use super::*;
     use crate::id::MaxData;
+    use crate::time::Time;
 
     fn call(counter: u64, slot: u32) -> Call {
-        Call::response(CallId::new(counter, slot), None, 100, MaxData::new(100))
+        Call::response(CallId::new(counter, slot), None, 100, MaxData::new(100), Time::default())
     }
 
     #[test]

@@ -15,6 +15,13 @@ pub struct Config {
     /// small call never waits, and it is the most that a stalled reader can make the other end hold, for each call
     /// and direction.
     pub initial_window: u64,
+    /// How large a window may become, in charged bytes: it doubles while half of it is consumed within two round trips.
+    /// Default 4 MiB: 80 MB/s for one call over a way of 50 ms. Below `initial_window`: it does not grow. This side's
+    /// own; the other side need not know.
+    pub max_window: u64,
+    /// What the windows of all calls of a tunnel may have beyond their first size, in charged bytes. Default 64 MiB:
+    /// some dozen calls at full speed over a long way. This side's own.
+    pub window_pool: u64,
     /// The most bytes of a batch. Default 64 KiB: a burst of small calls shares one write, and a ping waits behind
     /// at most so much. Each tunnel has one buffer of this size.
     pub max_batch: usize,
@@ -57,6 +64,7 @@ impl Config {
     pub fn checked(self) -> Result<Self, ConfigError> {
         at_least("initial_window", self.initial_window, 64)?;
         at_most("initial_window", self.initial_window, MAX_WINDOW)?;
+        at_most("max_window", self.max_window, MAX_GROWN_WINDOW)?;
         at_least("max_part", self.max_part as u64, 1)?;
         at_most("max_batch", self.max_batch as u64, MAX_BATCH)?;
         at_least("max_metadata_entries", self.max_metadata_entries as u64, 1)?;
@@ -118,6 +126,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             initial_window: 64 * KIB as u64,
+            max_window: MAX_WINDOW,
+            window_pool: 64 << 20,
             max_batch: 64 * KIB,
             max_part: 16 * KIB,
             max_metadata: 16 * KIB,
@@ -136,6 +146,9 @@ const KIB: usize = 1024;
 
 /// The largest first window that is taken from a peer: one call cannot make this process hold more.
 const MAX_WINDOW: u64 = 4 << 20;
+
+/// A window beyond this is a slip: it would be the memory of a small machine, for one call.
+const MAX_GROWN_WINDOW: u64 = 1 << 30;
 
 /// The largest batch that is taken from a peer; gRPC libraries stop at 4 MiB messages by default.
 const MAX_BATCH: u64 = 4 << 20;

@@ -224,6 +224,23 @@ pub enum RejectReason {
     ResourceExhausted,
 }
 
+impl RejectReason {
+    /// As the wire names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNSPECIFIED",
+            Self::Version => "VERSION",
+            Self::Unknown => "UNKNOWN",
+            Self::Draining => "DRAINING",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::Flapping => "FLAPPING",
+            Self::Invalid => "INVALID",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        }
+    }
+}
+
 /// When to ping, and when to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {

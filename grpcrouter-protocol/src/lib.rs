@@ -40,10 +40,11 @@ pub use self::frame::{
     Accepted, CancelReason, Close, CloseCode, Headers, Health, Heartbeat, Hello, Limits, Metadata, MetadataBuilder,
     RejectReason, Rejected, Resume, Resumed, ServiceOffer, Start, Text, Trailers, Update, Welcome,
 };
+pub use self::growth::{WindowLease, WindowPool};
 pub use self::handshake::{Agreement, agree, decode_hello, decode_welcome, encode_close, encode_hello, encode_welcome};
 pub use self::id::{CallId, Incarnation, InstanceId, MaxData, Seq, Side, TunnelId};
 pub use self::time::Time;
-pub use self::tunnel::{EndReason, Event, OpenCall, Opened, Outcome, ResponsePart, Tunnel};
+pub use self::tunnel::{EndReason, Event, OpenCall, Opened, Outcome, ResponsePart, Totals, Tunnel};
 pub use self::window::{PART_OVERHEAD, charge};
 
 mod call;
@@ -53,6 +54,7 @@ mod config;
 mod control;
 mod error;
 mod frame;
+mod growth;
 mod handshake;
 mod id;
 mod inbox;

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::{OpenCallError, PeerSilent, ProtocolError};
 use crate::frame::{CancelReason, Close, Headers, Start, Trailers, Update};
+use crate::growth::{Growth, WindowPool};
 use crate::id::{CallId, Side};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
@@ -43,6 +44,7 @@ pub struct Tunnel {
     inbox: Inbox,
     deadlines: Deadlines,
     pulse: Pulse,
+    growth: Growth,
     events: VecDeque<Event>,
     /// Many batches are cut out of it, so that they share its allocation.
     buffer: BytesMut,
@@ -66,6 +68,18 @@ pub struct Tunnel {
     /// third ends the tunnel.
     broken: Vec<(CallId, u64)>,
     late_frames: u64,
+    totals: Totals,
+}
+
+/// What has passed through a tunnel since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Frames that were written.
+    pub frames_sent: u64,
+    /// Frames that were read.
+    pub frames_received: u64,
+    /// How often a call that was sent from here had to wait for credit.
+    pub stalls: u64,
 }
 
 /// How far a tunnel is.
@@ -103,6 +117,7 @@ impl Tunnel {
             inbox: Inbox::new(config.ack_delay, config.ack_bytes),
             deadlines: Deadlines::default(),
             pulse: Pulse::new(config.heartbeat, now),
+            growth: Growth::new(&config, WindowPool::new(u64::MAX)),
             events: VecDeque::new(),
             buffer: BytesMut::new(),
             highest: CallId::from_raw(0),
@@ -116,8 +131,17 @@ impl Tunnel {
             queued: 0,
             broken: Vec::new(),
             late_frames: 0,
+            totals: Totals::default(),
             config,
         }
+    }
+
+    /// The same tunnel, whose windows grow out of this pool too and not only out of
+    /// [`window_pool`](Config::window_pool). For a new tunnel.
+    #[must_use]
+    pub fn with_pool(mut self, pool: WindowPool) -> Self {
+        self.growth = Growth::new(&self.config, pool);
+        self
     }
 
     // ---- commands
@@ -135,7 +159,7 @@ impl Tunnel {
         let id = CallId::new(self.highest.counter() + 1, self.calls.free_slot());
         self.highest = id;
         self.opened += 1;
-        self.insert(Call::request(id, start, deadline, self.config.initial_window), now);
+        self.insert(Call::request(id, start, deadline, self.growth.first(), now), now);
         let capacity = self.send(id, data, half_close, now);
         Ok(Opened { id, capacity })
     }
@@ -203,10 +227,17 @@ impl Tunnel {
     /// The app has consumed one data part of an event, of `data_len` bytes as it was delivered: a client's HTTP/2
     /// stream took it, or a handler polled it. The other side hears of it when half a window is free.
     pub fn consumed(&mut self, call: CallId, data_len: usize, now: Time) {
-        let _ = now;
         let Some(open) = self.calls.get_mut(call) else { return };
-        let is_granting = open.receive.credit.consume(data_len) && open.receive.phase != Phase::Done;
-        if is_granting && !open.is_granting {
+        let credit = &mut open.receive.credit;
+        if !credit.consume(data_len) || open.receive.phase == Phase::Done {
+            return;
+        }
+        if self.growth.wants_measure(credit.window(), now) && self.pinged.is_none() {
+            self.pinged = Some(now);
+            self.control.ping(ping_of(now));
+        }
+        let window = self.growth.next(credit.window(), credit.pace(now));
+        if credit.grant(window, now) && !open.is_granting {
             open.is_granting = true;
             self.control.grant(call);
         }
@@ -346,6 +377,12 @@ impl Tunnel {
         self.outbox.bytes()
     }
 
+    /// What the windows of calls may hold here beyond their first size, in charged bytes; with the leases of calls that
+    /// are over.
+    pub fn grown_bytes(&self) -> u64 {
+        self.growth.used()
+    }
+
     /// True if either side drains.
     pub fn is_draining(&self) -> bool {
         self.is_draining || self.is_peer_draining
@@ -364,6 +401,11 @@ impl Tunnel {
     /// Frames that came for calls which were over here: normal in small numbers, since ends cross on the way.
     pub fn late_frames(&self) -> u64 {
         self.late_frames
+    }
+
+    /// What has passed so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     // ---- shared by the rooms below
@@ -432,7 +474,10 @@ impl Tunnel {
             return 0;
         }
         let capacity = if has_room { capacity(open, &self.config) } else { 0 };
-        open.send.is_starved = capacity == 0;
+        let was_starved = std::mem::replace(&mut open.send.is_starved, capacity == 0);
+        if capacity == 0 && !was_starved && open.send.lacks_credit(self.config.max_part) {
+            self.totals.stalls += 1;
+        }
         capacity
     }
 

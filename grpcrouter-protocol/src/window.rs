@@ -1,7 +1,10 @@
 //! Credit: how many bytes one direction of a call may still carry, and when the receiver grants more.
 //! Limits are absolute, so saying one twice, late or merged changes nothing.
 
+use std::time::Duration;
+
 use crate::id::MaxData;
+use crate::time::Time;
 
 /// What each data part costs beside its bytes; it makes a flood of tiny parts run out of credit too.
 pub const PART_OVERHEAD: u64 = 32;
@@ -47,16 +50,23 @@ pub(crate) struct ReceiveCredit {
     limit: u64,
     received: u64,
     consumed: u64,
+    /// When the window was last looked at: at the start of the call, then whenever half of it was consumed.
+    granted: Time,
 }
 
 impl ReceiveCredit {
-    pub(crate) fn new(window: u64) -> Self {
-        Self { window, limit: window, received: 0, consumed: 0 }
+    pub(crate) fn new(window: u64, now: Time) -> Self {
+        Self { window, limit: window, received: 0, consumed: 0, granted: now }
     }
 
     /// The limit that the sender was last told or is about to be told.
     pub(crate) fn limit(self) -> MaxData {
         MaxData::new(self.limit)
+    }
+
+    /// How much may be on its way or wait here, in charged bytes.
+    pub(crate) fn window(self) -> u64 {
+        self.window
     }
 
     /// What came and was not yet consumed, in charged bytes.
@@ -70,22 +80,37 @@ impl ReceiveCredit {
         self.received.saturating_sub(self.limit)
     }
 
-    /// A part of `len` bytes was consumed. True when half a window is free: the new limit is to be said.
+    /// A part of `len` bytes was consumed. True when half a window is free: it is time to [`grant`](Self::grant).
     pub(crate) fn consume(&mut self, len: usize) -> bool {
         // Never more than came: a shell that counts wrong must not open the window.
         self.consumed = self.consumed.saturating_add(charge(len)).min(self.received);
-        let next = self.consumed.saturating_add(self.window);
-        if (next - self.limit.min(next)) < self.window.div_ceil(2) {
-            return false;
-        }
-        self.limit = next;
-        true
+        let free = self.consumed.saturating_add(self.window).saturating_sub(self.limit);
+        // A little less than half. Parts do not divide a window evenly because of what each costs beside its bytes, and
+        // a grant that misses its turn by some bytes would leave half of the window unused for a whole round trip.
+        free >= self.window.div_ceil(2) - self.window / 16
+    }
+
+    /// How long it took to consume what was consumed since the last grant.
+    pub(crate) fn pace(self, now: Time) -> Duration {
+        now.since(self.granted)
+    }
+
+    /// Opens the window again, with this size. True if the sender may send more than it was told before.
+    pub(crate) fn grant(&mut self, window: u64, now: Time) -> bool {
+        self.window = window;
+        self.granted = now;
+        let limit = self.consumed.saturating_add(window);
+        let is_more = limit > self.limit;
+        self.limit = self.limit.max(limit);
+        is_more
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const T0: Time = Time::from_nanos(0);
 
     #[test]
     fn a_part_costs_its_bytes_and_the_overhead() {
@@ -110,24 +135,57 @@ mod tests {
 
     #[test]
     fn credit_goes_back_when_half_a_window_is_consumed() {
-        let mut credit = ReceiveCredit::new(200);
+        let mut credit = ReceiveCredit::new(200, T0);
+        assert_eq!(credit.receive(50), 0);
         assert_eq!(credit.receive(60), 0);
-        assert_eq!(credit.receive(60), 0);
-        assert!(!credit.consume(60), "92 of 200 is not half");
+        assert!(!credit.consume(50), "82 of 200 is not half");
         assert!(credit.consume(60));
-        assert_eq!(credit.limit(), MaxData::new(384));
+        assert!(credit.grant(200, T0));
+        assert_eq!(credit.limit(), MaxData::new(374));
+    }
+
+    #[test]
+    fn two_parts_of_four_are_half_a_window_each_time() {
+        let (window, part) = (64 << 10, 16 << 10);
+        let mut credit = ReceiveCredit::new(window, T0);
+        let mut sender = SendCredit::new(credit.limit());
+        for round in 0..100 {
+            let mut parts = 0;
+            while sender.next_part() > 0 {
+                let len = sender.next_part().min(part);
+                sender.spend(len);
+                assert_eq!(credit.receive(len), 0);
+                if credit.consume(len) {
+                    credit.grant(window, T0);
+                }
+                parts += 1;
+            }
+            assert!(parts >= 3, "round {round}: {parts} parts in a round trip");
+            sender.raise(credit.limit());
+        }
+    }
+
+    #[test]
+    fn a_smaller_window_takes_nothing_back() {
+        let mut credit = ReceiveCredit::new(200, T0);
+        credit.receive(68);
+        assert!(credit.consume(68));
+        assert!(!credit.grant(100, T0), "100 more were allowed already");
+        assert_eq!((credit.limit(), credit.window()), (MaxData::new(200), 100));
+        credit.receive(18);
+        assert!(credit.consume(18), "and then half of the smaller one counts");
     }
 
     #[test]
     fn what_is_beyond_the_limit_is_told_to_the_byte() {
-        let mut credit = ReceiveCredit::new(100);
+        let mut credit = ReceiveCredit::new(100, T0);
         assert_eq!(credit.receive(68), 0);
         assert_eq!(credit.receive(1), 33);
     }
 
     #[test]
     fn consuming_more_than_came_opens_nothing() {
-        let mut credit = ReceiveCredit::new(100);
+        let mut credit = ReceiveCredit::new(100, T0);
         assert!(!credit.consume(1_000));
         assert_eq!(credit.limit(), MaxData::new(100));
     }

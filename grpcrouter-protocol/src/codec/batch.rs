@@ -60,6 +60,7 @@ impl Batch {
 pub(crate) struct BatchWriter<'a> {
     buf: &'a mut BytesMut,
     limit: usize,
+    frames: u64,
     is_numbered: bool,
 }
 
@@ -68,7 +69,7 @@ impl<'a> BatchWriter<'a> {
     pub(crate) fn new(buf: &'a mut BytesMut, limit: usize) -> Self {
         buf.clear();
         buf.put_bytes(0, HEAD_ROOM);
-        Self { buf, limit, is_numbered: false }
+        Self { buf, limit, frames: 0, is_numbered: false }
     }
 
     /// Bytes that still fit.
@@ -85,6 +86,11 @@ impl<'a> BatchWriter<'a> {
     /// Bytes that a frame with a message of `len` bytes takes.
     const fn frame_len(len: usize) -> usize {
         message_len(message_len(len))
+    }
+
+    /// How many frames were written.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// Adds an RpcCall; `data` writes its data.
@@ -153,6 +159,7 @@ impl<'a> BatchWriter<'a> {
     }
 
     fn frame_head(&mut self, number: u8, len: usize) {
+        self.frames += 1;
         self.buf.reserve(Self::frame_len(len));
         let head = [3 << 3 | 2, message_len(len) as u64, u64::from(number) << 3 | 2, len as u64];
         varint::put_all(self.buf, &head);

@@ -16,6 +16,11 @@ impl Tunnel {
     /// Takes a call out of all places but the table. False if it is not open.
     fn retire(&mut self, id: CallId) -> bool {
         let Some(call) = self.calls.get(id) else { return false };
+        let (window, unconsumed) = (call.receive.credit.window(), call.receive.credit.unconsumed());
+        if let Some(lease) = self.growth.lease(window, unconsumed) {
+            self.events.push_back(Event::Leased { call: id, lease });
+        }
+        self.growth.release(window);
         self.queued -= call.send.queue.len();
         match self.side {
             // A start that never went is not one of the calls that the instance counts.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::ProtocolError;
 use crate::frame::{CancelReason, Close, Headers, Start, Trailers, Update};
+use crate::growth::WindowLease;
 use crate::id::CallId;
 use crate::time::Time;
 
@@ -99,6 +100,13 @@ pub enum Event {
         call: CallId,
         /// Why.
         reason: EndReason,
+    },
+    /// A call is about to be over whose window has grown: hold this as long as parts that came before wait to be consumed.
+    Leased {
+        /// The call.
+        call: CallId,
+        /// What they have of the pool of windows.
+        lease: WindowLease,
     },
     /// The other end drains. At the gateway: it takes no new call. At the instance: open your next tunnel at one of
     /// these gateways, then finish here.

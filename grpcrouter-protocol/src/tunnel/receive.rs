@@ -34,6 +34,7 @@ impl Tunnel {
         };
         for frame in batch.frames() {
             let frame = codec::read_frame(peer, batch.message(), frame)?;
+            self.totals.frames_received += 1;
             self.take_frame(frame, batch.seq, now)?;
             if !matches!(self.state, State::Open) {
                 return Ok(());
@@ -145,7 +146,7 @@ impl Tunnel {
             return Ok(());
         }
         let deadline = timeout.map(|timeout| now + timeout);
-        let mut call = Call::response(id, deadline, self.config.initial_window, max_data);
+        let mut call = Call::response(id, deadline, self.growth.first(), max_data, now);
         take_steps(id, &mut call.receive, false, &data, half_close)?;
         self.insert(call, now);
         self.events.push_back(Event::Started { call: id, start, deadline, data, half_close });
@@ -248,6 +249,7 @@ impl Tunnel {
             && super::ping_of(pinged) == opaque
         {
             self.pinged = None;
+            self.growth.measured(now.since(pinged), now);
             self.events.push_back(Event::RoundTrip(now.since(pinged)));
         }
     }

@@ -23,8 +23,11 @@ fn after(millis: u64) -> Time {
     T0 + Duration::from_millis(millis)
 }
 
+/// Windows of five parts that do not grow.
 fn small() -> Config {
-    Config { initial_window: 1_000, max_part: 200, max_open_calls: 4, ..Config::default() }.checked().unwrap()
+    Config { initial_window: 1_000, max_window: 0, max_part: 200, max_open_calls: 4, ..Config::default() }
+        .checked()
+        .unwrap()
 }
 
 /// Two ends and nothing between them.

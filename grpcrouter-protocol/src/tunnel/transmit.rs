@@ -21,6 +21,7 @@ impl Tunnel {
             let mut buffer = BytesMut::new();
             let mut batch = BatchWriter::new(&mut buffer, self.config.max_batch);
             batch.close(close);
+            self.totals.frames_sent += batch.frames();
             self.state = State::Closed;
             return Some(batch.finish(Seq::STATE, self.inbox.taken()));
         }
@@ -33,6 +34,7 @@ impl Tunnel {
         if self.side == Side::Instance {
             self.write_max_calls(&mut batch);
         }
+        self.totals.frames_sent += batch.frames();
         let message = if batch.is_numbered() {
             let message = batch.finish(self.outbox.next(), self.ack());
             self.outbox.push(message.clone());

@@ -192,6 +192,8 @@ pub(crate) fn gateway_event(world: &mut World, event: Event) {
         Event::Draining { .. } => assert!(*is_draining),
         Event::Closed(_) => assert!(*is_over),
         Event::RoundTrip(_) => seen.round_trips += 1,
+        // The app drops what it has not consumed of a call that is over.
+        Event::Leased { lease, .. } => drop(lease),
         event => panic!("{event:?}"),
     }
 }
@@ -235,6 +237,8 @@ pub(crate) fn instance_event(world: &mut World, event: Event) {
         }
         Event::Closed(_) => assert!(*is_over),
         Event::RoundTrip(_) => seen.round_trips += 1,
+        // The app drops what it has not consumed of a call that is over.
+        Event::Leased { lease, .. } => drop(lease),
         event => panic!("{event:?}"),
     }
 }

@@ -166,6 +166,8 @@ pub(crate) fn config(random: &mut Random, shape: Shape) -> Config {
     let max_batch = if shape == Shape::Crowd { least } else { random.size(least, 3_000) };
     Config {
         initial_window: window,
+        max_window: window * random.between(0, 8),
+        window_pool: window * random.between(0, 8),
         max_batch,
         max_part,
         max_metadata: 64,
@@ -196,6 +198,7 @@ pub(crate) struct Seen {
     pub(crate) replay_full: u64,
     pub(crate) late_frames: u64,
     pub(crate) round_trips: u64,
+    pub(crate) grown: u64,
     pub(crate) credit_looks: u64,
     pub(crate) bytes: u64,
     pub(crate) trace: u64,
@@ -214,7 +217,7 @@ impl Seen {
         *count += 1;
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 15] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 16] {
         [
             ("calls", &mut self.calls),
             ("answered", &mut self.answered),
@@ -229,6 +232,7 @@ impl Seen {
             ("replay full", &mut self.replay_full),
             ("late frames", &mut self.late_frames),
             ("round trips", &mut self.round_trips),
+            ("steps with grown windows", &mut self.grown),
             ("looks at credit", &mut self.credit_looks),
             ("bytes", &mut self.bytes),
         ]

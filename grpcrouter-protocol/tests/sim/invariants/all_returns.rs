@@ -8,6 +8,7 @@ pub(crate) fn at_rest(world: &mut World) {
     for tunnel in [&world.gateway, &world.instance] {
         let left = (tunnel.open_calls(), tunnel.queued_bytes(), tunnel.unacked_bytes());
         assert_eq!(left, (0, 0, 0), "open calls, queued bytes, unacked bytes");
+        assert_eq!(tunnel.grown_bytes(), 0, "what windows had of the pool");
         assert!(!tunnel.wants_transmit());
     }
     if !world.is_draining && !world.is_over {

@@ -1,0 +1,11 @@
+//! Any bytes as a message of the wire, wherever one is read: no panic, and nothing kept beyond the limits.
+//! The property is the one that a test of the crate holds over inputs drawn by chance.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../grpcrouter-protocol/tests/fuzzed/property.rs"]
+#[allow(dead_code, reason = "the other target has the other half")]
+mod property;
+
+fuzz_target!(|input: &[u8]| property::any_message(input));
