@@ -40,9 +40,9 @@ pub use self::frame::{
     Accepted, CancelReason, Close, CloseCode, Headers, Health, Heartbeat, Hello, Limits, Metadata, MetadataBuilder,
     RejectReason, Rejected, Resume, Resumed, ServiceOffer, Start, Text, Trailers, Update, Welcome,
 };
-pub use self::growth::{WindowLease, WindowPool};
 pub use self::handshake::{Agreement, agree, decode_hello, decode_welcome, encode_close, encode_hello, encode_welcome};
 pub use self::id::{CallId, Incarnation, InstanceId, MaxData, Seq, Side, TunnelId};
+pub use self::pool::{WindowLease, WindowPool};
 pub use self::time::Time;
 pub use self::tunnel::{EndReason, Event, OpenCall, Opened, Outcome, ResponsePart, Totals, Tunnel};
 pub use self::window::{PART_OVERHEAD, charge};
@@ -59,6 +59,7 @@ mod handshake;
 mod id;
 mod inbox;
 mod outbox;
+mod pool;
 mod schedule;
 mod time;
 mod timer;

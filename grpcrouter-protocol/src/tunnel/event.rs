@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::error::ProtocolError;
 use crate::frame::{CancelReason, Close, Headers, Start, Trailers, Update};
-use crate::growth::WindowLease;
 use crate::id::CallId;
+use crate::pool::WindowLease;
 use crate::time::Time;
 
 /// A call that the gateway wants to open.
