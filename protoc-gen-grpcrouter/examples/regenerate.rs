@@ -28,6 +28,7 @@ fn run() -> anyhow::Result<()> {
     let generated = [
         (wire(root, scratch.path())?, "grpcrouter-protocol/src/wire.rs"),
         (example(root, scratch.path())?, "examples/myservice/src/generated/myservice.rs"),
+        (routing(root, scratch.path())?, "tests/src/generated/routing.rs"),
         // The plugin's package is published alone, so it has a copy of its own.
         (root.join("proto/options.proto"), "protoc-gen-grpcrouter/proto/options.proto"),
     ];
@@ -86,4 +87,15 @@ fn example(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
         .out_dir(&out)
         .compile_protos(&[root.join("examples/myservice/service.proto")], &[root])?;
     Ok(out.join("myservice.rs"))
+}
+
+/// The services of the tests of routing.
+fn routing(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let out = scratch.join("routing");
+    protoc_gen_grpcrouter::configure()
+        .gateway(true)
+        .emit_rerun_if_changed(false)
+        .out_dir(&out)
+        .compile_protos(&[root.join("tests/proto/routing.proto")], &[root])?;
+    Ok(out.join("routing.rs"))
 }

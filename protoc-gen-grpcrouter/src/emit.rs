@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Problem},
     model::{CallKind, Method, Service, router_module},
     names,
-    options::Strategy,
+    options::{Settings, Strategy},
 };
 
 /// How the code is written; the same for all services of a run.
@@ -199,12 +199,18 @@ impl<'a> Router<'a> {
         let (door, name) = (&self.door, &self.name);
         let runtime = &self.style.runtime_path;
         let head = format!(" Generated router for the `{}` service.", self.service.full_name);
+        let uses = format!(
+            " What it can be used as, and with which limits: see [`codegen::Router`]({}::codegen::Router).",
+            runtime.to_token_stream().to_string().replace(' ', "")
+        );
         let docs = docs::attributes(&self.service.docs);
         let attributes = self.style.router_attributes.of(&self.service.full_name);
         let deprecated = self.service.deprecated.then(|| quote!(#[deprecated]));
         quote! {
             #[doc = #head]
             #docs
+            #[doc = ""]
+            #[doc = #uses]
             #deprecated
             #(#attributes)*
             #[derive(Debug, Clone)]
@@ -237,14 +243,12 @@ impl<'a> Router<'a> {
         }
         let (door, name, client) = (&self.door, &self.name, &self.client);
         let settings = &self.service.settings;
-        let key = settings.routing_key.as_ref().filter(|_| settings.strategy() == Strategy::MetadataBased);
-        let keyed = key.map(|key| {
-            let docs = format!(" The same, with the metadata entry `{key}` set to `key` in every call.");
+        let keyed = Keyed::of(settings, door).map(|Keyed { wrapper, argument, make, what }| {
+            let docs = format!(" The same, with {what} in every call.");
             quote! {
                 #[doc = #docs]
-                pub fn typed_client_for(&self, key: #door::http::HeaderValue) -> #client<#door::Keyed<Self>> {
-                    #client::new(#door::Keyed::new(::core::clone::Clone::clone(self), #key, key))
-                        .max_decoding_message_size(usize::MAX)
+                pub fn typed_client_for(&self, key: #argument) -> #client<#door::#wrapper<Self>> {
+                    #client::new(#door::#wrapper::#make).max_decoding_message_size(usize::MAX)
                 }
             }
         });
@@ -372,6 +376,45 @@ impl<'a> Router<'a> {
 
             #prefixed
         }
+    }
+}
+
+/// How a typed client sets the routing key of all of its calls.
+struct Keyed {
+    wrapper: TokenStream,
+    argument: TokenStream,
+    make: TokenStream,
+    what: String,
+}
+
+impl Keyed {
+    /// `None` where no client can: without a key, or with one that is the host, a cookie or in a message.
+    fn of(settings: &Settings, door: &TokenStream) -> Option<Self> {
+        let this = quote!(::core::clone::Clone::clone(self));
+        if settings.strategy() == Strategy::PathBased {
+            let prefix = settings.path_prefix.as_deref().unwrap_or_default();
+            return Some(Self {
+                wrapper: quote!(KeyedPath),
+                argument: quote!(impl ::core::convert::AsRef<str>),
+                make: quote!(new(#this, #prefix, key)),
+                what: "`key` in the path".to_owned(),
+            });
+        }
+        let key = settings.routing_key.as_ref()?;
+        let is_header = match settings.strategy() {
+            Strategy::MetadataBased => true,
+            Strategy::HeaderBased => !key.contains(':'),
+            Strategy::PathBased | Strategy::FieldBased => false,
+        };
+        // The value of a `-bin` entry is bytes, and base64 only on its way.
+        let is_binary = settings.strategy() == Strategy::MetadataBased && key.ends_with("-bin");
+        let (argument, make, value) = if is_binary {
+            (quote!(impl ::core::convert::AsRef<[u8]>), quote!(binary), "these bytes")
+        } else {
+            (quote!(#door::http::HeaderValue), quote!(new), "`key`")
+        };
+        let make = quote!(#make(#this, #key, key));
+        is_header.then(|| Self { wrapper: quote!(Keyed), argument, make, what: format!("`{key}` set to {value}") })
     }
 }
 

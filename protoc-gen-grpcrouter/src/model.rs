@@ -11,6 +11,7 @@ pub(crate) use clash::router_module;
 use prost_reflect::{DescriptorPool, FileDescriptor, MethodDescriptor, ServiceDescriptor};
 
 use crate::{
+    builder::compile::OPTIONS_IMPORT,
     error::{Error, Fault, Faults, Position, Problem},
     names,
     options::{Extensions, Settings},
@@ -61,6 +62,20 @@ pub(crate) struct Method {
     pub(crate) output: String,
     /// What its own option sets, with `service` in full.
     pub(crate) own: Option<Settings>,
+    /// What FIELD_BASED reads.
+    pub(crate) field: Option<Field>,
+}
+
+/// A field of a request that holds its routing key, as the gateway finds it: by numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) numbers: Vec<u32>,
+    /// For each number, the other fields of the same oneof.
+    pub(crate) rivals: Vec<Vec<u32>>,
+    /// As the runtime calls the type.
+    pub(crate) kind: &'static str,
+    /// Whether it is told apart from a field that is not set when it is zero or empty.
+    pub(crate) presence: bool,
 }
 
 /// Which side streams.
@@ -129,9 +144,31 @@ impl Model {
             }
         }
         clash::check(pool, &files, &mut faults);
-        let warnings = clash::warnings(&files);
+        let mut warnings = clash::warnings(&files);
+        if files.iter().all(|file| !file.wanted) {
+            warnings.extend(unrouted(&descriptors, wanted));
+        }
         faults.or(Self { files, warnings })
     }
+}
+
+/// What to add where this run has services and none of them the option: without a word it would look as if it had worked.
+fn unrouted(descriptors: &[FileDescriptor], wanted: &Wanted<'_>) -> Vec<String> {
+    let candidates = descriptors.iter().filter(|file| wanted.has(file.name()));
+    let warning = |file: &FileDescriptor| {
+        let service = file.services().next()?;
+        let import = match file.dependencies().any(|import| import.name() == OPTIONS_IMPORT) {
+            true => String::new(),
+            false => format!("`import \"{OPTIONS_IMPORT}\";` and "),
+        };
+        Some(format!(
+            "{}: no router, because service {} has no option (grpcrouter.routes_to); add {import}`option (grpcrouter.routes_to) = {{}};` in \
+             the service",
+            file.name(),
+            service.full_name()
+        ))
+    };
+    candidates.filter_map(warning).collect()
 }
 
 /// Each route that was given must be of a service that this run writes, or whose package's file it writes.
@@ -238,7 +275,7 @@ fn check_method(
     if own.is_some() {
         key::check(&effective, place, faults);
     }
-    key::check_field(&effective, method, place, faults);
+    let field = key::find_field(&effective, method, place, faults);
     match own.as_mut().and_then(|own| own.service.as_mut()) {
         Some(name) => {
             if let Some(target) = target::find(pool, service, Some(name), place, faults) {
@@ -266,6 +303,7 @@ fn check_method(
         input: resolver.rust_type(package, method.input().full_name()),
         output: resolver.rust_type(package, method.output().full_name()),
         own,
+        field,
     }
 }
 

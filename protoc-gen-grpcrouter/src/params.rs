@@ -98,7 +98,7 @@ impl Params {
                 "proto_path" => rust_path(name, value).map(|value| style.proto_path = value),
                 "compile_well_known_types" => flag(name, value).map(|value| compile_well_known_types = value),
                 "extern_path" => extern_path(name, value).map(|value| extern_paths.push(value)),
-                unknown => Err(Problem::UnknownParameter { name: unknown.to_owned(), known: KNOWN.join(", ") }),
+                unknown => Err(unknown_parameter(unknown)),
             };
             if let Err(problem) = result {
                 faults.push(problem);
@@ -146,6 +146,15 @@ fn split(text: &str) -> Vec<String> {
         }
     }
     parts.iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// With the one that was meant, if the name is only misspelt.
+fn unknown_parameter(name: &str) -> Problem {
+    let plain = |name: &str| name.replace('-', "_").to_ascii_lowercase();
+    let distance = |known: &&&str| strsim::damerau_levenshtein(&plain(name), known);
+    let nearest = KNOWN.iter().filter(|known| distance(known) <= known.len() / 3).min_by_key(distance);
+    let hint = nearest.map(|known| format!(" (did you mean {known:?}?)")).unwrap_or_default();
+    Problem::UnknownParameter { name: name.to_owned(), hint, known: KNOWN.join(", ") }
 }
 
 fn wrong(name: &str, expected: &'static str, found: Option<&str>) -> Problem {
@@ -272,6 +281,22 @@ mod tests {
              default_package_filename, extern_path, compile_well_known_types, proto_path, codec_path, use_arc_self, generate_default_stubs, \
              router_mod_attribute, router_attribute, route"
         );
+    }
+
+    #[test]
+    fn a_misspelt_parameter_names_the_one_that_was_meant() {
+        for (wrong, meant) in [
+            ("path=package", "paths"),
+            ("gatway", "gateway"),
+            ("no-client", "no_client"),
+            ("Runtime_Path=::a", "runtime_path"),
+        ] {
+            let said = error(wrong);
+            let name = wrong.split('=').next().unwrap_or_default();
+            let wanted = format!("unknown parameter {name:?} (did you mean {meant:?}?); known: paths, ");
+            assert!(said.starts_with(&wanted), "{said}");
+        }
+        assert!(!error("x").contains("did you mean"));
     }
 
     #[test]

@@ -29,6 +29,10 @@ for consumer in buildrs protoc golden; do
     esac
 done
 
+# Comments in proto files are no rustdoc; in the pages of a router they must do no harm.
+(cd golden && RUSTDOCFLAGS="-D warnings" cargo doc --lib --no-deps --document-private-items) ||
+    fail "the pages of the routers of golden/ have warnings"
+
 # Programs of golden/ that must not compile, each for the reason that its line `//~` names.
 for mistake in golden/mistakes/*.rs; do
     name=$(basename "$mistake" .rs)

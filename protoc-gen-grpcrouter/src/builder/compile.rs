@@ -60,6 +60,12 @@ impl FileResolver for OptionsResolver {
     }
 }
 
+/// What may stand in the option, for one that holds something else.
+const OPTION_VALUE: &str = "it is written { routing_key: \"id\" strategy: METADATA_BASED }, each field at most once: \
+     service, routing_key, path_prefix (texts in quotes), strategy (METADATA_BASED, PATH_BASED, HEADER_BASED, FIELD_BASED), \
+     load_balancing (ROUND_ROBIN, WEIGHTED_ROUND_ROBIN, LEAST_REQUEST, PEAK_EWMA, CONSISTENT_HASH, RANDOM), \
+     on_missing_key (BALANCE, REJECT), wait_for_instance (true, false)";
+
 /// protox's error, with what to do where that is known.
 fn with_advice(error: protox::Error) -> Problem {
     let text = format!("{error:?} {error}");
@@ -67,8 +73,15 @@ fn with_advice(error: protox::Error) -> Problem {
         Some("it must be there and lie under one of the include directories given to compile_protos".to_owned())
     } else if error.is_file_not_found() && text.contains("options.proto") {
         Some(format!("write import \"{OPTIONS_IMPORT}\": the builder has that file inside, so nothing need be on disk"))
-    } else if text.contains("grpcrouter.") && text.contains("is not defined") {
+    } else if text.contains("'grpcrouter.routes_to' is not") || text.contains("'grpcrouter.method_routes_to' is not") {
         Some(format!("add import \"{OPTIONS_IMPORT}\" to the proto file"))
+    } else if text.contains("grpcrouter.") && text.contains("is not defined") {
+        Some("there are (grpcrouter.routes_to) for services and (grpcrouter.method_routes_to) for methods".to_owned())
+    } else if text.contains("'grpcrouter' is not defined") {
+        Some("write it in parentheses: (grpcrouter.routes_to)".to_owned())
+    } else if text.contains("value of type 'grpcrouter.RoutingOptions'") {
+        // protox knows what is wrong with the value and does not hand it out.
+        Some(OPTION_VALUE.to_owned())
     } else {
         None
     };

@@ -1,11 +1,11 @@
 //! The constants that tell the runtime what the proto file says. A setter is written only where something is set, so
 //! that options which come later change no generated code.
 
-use proc_macro2::TokenStream;
-use quote::quote;
+use proc_macro2::{Literal, TokenStream};
+use quote::{format_ident, quote};
 
 use crate::{
-    model::{CallKind, Method, Service},
+    model::{CallKind, Field, Method, Service},
     options::{LoadBalancing, OnMissingKey, Settings, Strategy},
 };
 
@@ -35,12 +35,29 @@ pub(super) fn method(service: &Service, method: &Method, door: &TokenStream) -> 
         CallKind::ClientStreaming => quote!(ClientStreaming),
         CallKind::Bidi => quote!(Bidi),
     };
-    let routes = method.own.as_ref().filter(|own| **own != Settings::default()).map(|own| {
+    let own = method.own.clone().unwrap_or_default();
+    let field = method.field.as_ref().map(|found| field(found, door));
+    let routes = (own != Settings::default() || field.is_some()).then(|| {
         let target = own.service.as_ref().map(|target| quote!(.target(#target)));
-        let setters = setters(own, door);
-        quote!(.routes(#door::MethodRoutes::new() #target #setters))
+        let setters = setters(&own, door);
+        quote!(.routes(#door::MethodRoutes::new() #target #setters #field))
     });
     quote!(#door::MethodSpec::new(SERVICE_NAME, #name, #path, #door::Kind::#kind) #routes)
+}
+
+/// `.field(…)`: where the key is in a request of this method.
+fn field(field: &Field, door: &TokenStream) -> TokenStream {
+    let numbers = field.numbers.iter().map(|number| Literal::u32_unsuffixed(*number));
+    let kind = format_ident!("{}", field.kind);
+    let presence = field.presence.then(|| quote!(.presence()));
+    let rivals = field.rivals.iter().any(|rivals| !rivals.is_empty()).then(|| {
+        let lists = field.rivals.iter().map(|rivals| {
+            let numbers = rivals.iter().map(|number| Literal::u32_unsuffixed(*number));
+            quote!(&[#(#numbers),*])
+        });
+        quote!(.rivals(&[#(#lists),*]))
+    });
+    quote!(.field(#door::FieldPath::new(&[#(#numbers),*], #door::FieldType::#kind) #presence #rivals))
 }
 
 /// All but the target.

@@ -37,8 +37,8 @@ pub(crate) enum Problem {
     NotAName { what: &'static str, name: String },
 
     // Parameters.
-    #[error("unknown parameter {name:?}; known: {known}")]
-    UnknownParameter { name: String, known: String },
+    #[error("unknown parameter {name:?}{hint}; known: {known}")]
+    UnknownParameter { name: String, hint: String, known: String },
     #[error("parameter {name}: expected {expected}, found {found:?}")]
     Parameter { name: String, expected: &'static str, found: String },
     #[error("parameter {name} is given twice")]

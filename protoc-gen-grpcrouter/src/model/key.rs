@@ -3,9 +3,9 @@
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
-use super::Place;
+use super::{Field, Place};
 use crate::{
-    error::{Faults, Problem},
+    error::{Error, Faults, Problem},
     names,
     options::{LoadBalancing, OnMissingKey, Settings, Strategy},
 };
@@ -32,17 +32,19 @@ pub(super) fn check(settings: &Settings, place: &Place, faults: &mut Faults) {
     }
 }
 
-/// The field that FIELD_BASED reads must be one scalar of this method's request.
-pub(super) fn check_field(settings: &Settings, method: &MethodDescriptor, place: &Place, faults: &mut Faults) {
+/// The field that FIELD_BASED reads, which must be one scalar of this method's request.
+pub(super) fn find_field(
+    settings: &Settings,
+    method: &MethodDescriptor,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<Field> {
     if settings.strategy() != Strategy::FieldBased {
-        return;
+        return None;
     }
     // A path that is none has been told with the settings.
-    if let Some(path) = settings.routing_key.as_deref().filter(|path| names::is_full_ident(path))
-        && let Some(problem) = check_path(path, &method.input(), method.name())
-    {
-        faults.push(place.fault(problem));
-    }
+    let path = settings.routing_key.as_deref().filter(|path| names::is_full_ident(path))?;
+    faults.take(find_path(path, &method.input(), method.name()).map_err(|problem| Error::from(place.fault(problem))))
 }
 
 fn check_key(settings: &Settings) -> Option<Problem> {
@@ -98,25 +100,56 @@ fn is_prefix(prefix: &str) -> bool {
     prefix.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
 }
 
-fn check_path(path: &str, input: &MessageDescriptor, method: &str) -> Option<Problem> {
+fn find_path(path: &str, input: &MessageDescriptor, method: &str) -> Result<Field, Problem> {
+    let mut found = Field { numbers: Vec::new(), rivals: Vec::new(), kind: "", presence: false };
     let mut message = input.clone();
     let mut segments = path.split('.').peekable();
     while let Some(segment) = segments.next() {
         let Some(field) = message.get_field_by_name(segment) else {
             let (field, message) = (path.to_owned(), input.full_name().to_owned());
-            return Some(Problem::FieldNotFound { field, message, method: method.to_owned() });
+            return Err(Problem::FieldNotFound { field, message, method: method.to_owned() });
         };
-        let is_last = segments.peek().is_none();
-        let next = match field.kind() {
-            Kind::Message(next) => Some(next),
-            _ => None,
-        };
-        if let Some(what) = unfit(&field, is_last) {
-            return Some(Problem::FieldNotScalar { field: path.to_owned(), method: method.to_owned(), what });
+        if let Some(what) = unfit(&field, segments.peek().is_none()) {
+            return Err(Problem::FieldNotScalar { field: path.to_owned(), method: method.to_owned(), what });
         }
-        message = next?;
+        found.numbers.push(field.number());
+        found.rivals.push(rivals(&field));
+        match field.kind() {
+            Kind::Message(next) => message = next,
+            last => (found.kind, found.presence) = (type_name(&last), field.supports_presence()),
+        }
     }
-    None
+    Ok(found)
+}
+
+/// The other fields of the same oneof.
+fn rivals(field: &FieldDescriptor) -> Vec<u32> {
+    let oneof = field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
+    let others = oneof.iter().flat_map(|oneof| oneof.fields()).map(|other| other.number());
+    let mut others: Vec<u32> = others.filter(|other| *other != field.number()).collect();
+    others.sort_unstable();
+    others
+}
+
+/// As the runtime calls the type of a key.
+fn type_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::String => "String",
+        Kind::Bool => "Bool",
+        Kind::Enum(_) => "Enum",
+        Kind::Int32 => "Int32",
+        Kind::Int64 => "Int64",
+        Kind::Uint32 => "Uint32",
+        Kind::Uint64 => "Uint64",
+        Kind::Sint32 => "Sint32",
+        Kind::Sint64 => "Sint64",
+        Kind::Fixed32 => "Fixed32",
+        Kind::Fixed64 => "Fixed64",
+        Kind::Sfixed32 => "Sfixed32",
+        Kind::Sfixed64 => "Sfixed64",
+        // The rest is unfit.
+        Kind::Bytes | Kind::Float | Kind::Double | Kind::Message(_) => "Bytes",
+    }
 }
 
 /// Why a field cannot be where it stands in the path.
@@ -125,7 +158,7 @@ fn unfit(field: &FieldDescriptor, is_last: bool) -> Option<&'static str> {
         _ if field.is_map() => Some("a map"),
         _ if field.is_list() => Some("repeated"),
         (Kind::Message(_), true) => Some("a message"),
-        (Kind::Enum(_), true) => Some("an enum"),
+        (Kind::Float | Kind::Double, true) => Some("a floating-point number and has no one text"),
         (Kind::Message(_), false) | (_, true) => None,
         (_, false) => Some("not a message, so nothing is below it"),
     }

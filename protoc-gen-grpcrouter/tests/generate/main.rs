@@ -6,6 +6,7 @@ mod builder;
 mod first_hour;
 mod golden;
 mod hostile;
+mod misspelt;
 mod mistakes;
 mod plugin;
 mod property;

@@ -197,7 +197,12 @@ fn an_unknown_parameter_is_protocs_error_and_names_the_known_ones() {
     let protos = directory(&[("a.proto", HEAD)]);
     let error =
         Protoc::new(protos.path()).with_options_proto().opt("path=source_relative").run(&["a.proto"]).err().unwrap();
-    assert!(error.contains("\n--grpcrouter_out: unknown parameter \"path\"; known: paths, gateway, "), "{error}");
+    assert!(
+        error.contains(
+            "\n--grpcrouter_out: unknown parameter \"path\" (did you mean \"paths\"?); known: paths, gateway, "
+        ),
+        "{error}"
+    );
 }
 
 fn builder_says(files: &[(&str, &str)], proto: &str) -> String {

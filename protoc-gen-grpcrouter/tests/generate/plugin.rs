@@ -140,6 +140,46 @@ fn a_proto_file_with_an_edition_is_read() {
 }
 
 #[test]
+fn a_proto_file_with_the_latest_edition_is_read() {
+    // The options' file is imported for its options alone, as that edition has it.
+    let proto = r#"edition = "2024"; package p; import option "proto/options.proto"; export message M { string id = 1; }
+        service S { option (grpcrouter.routes_to) = { routing_key: "id" strategy: FIELD_BASED }; rpc Go(M) returns (M); }"#;
+    let protos = directory(&[("e.proto", proto)]);
+    let written =
+        Protoc::new(protos.path()).with_options_proto().opt("paths=source_relative").run(&["e.proto"]).unwrap();
+    assert!(written.text("e_router.rs").contains(r#".routing_key("id")"#));
+}
+
+#[test]
+fn services_without_the_option_are_warned_of_with_what_to_add() {
+    let bare = "syntax = \"proto3\"; package p; message M {}\nservice S { rpc Go(M) returns (M); }\n";
+    let with_import = format!("{bare}import \"proto/options.proto\";\n");
+    let run = |files: &[(&str, &str)], names: &[&str]| {
+        let protos = directory(files);
+        let written = Protoc::new(protos.path()).with_options_proto().run(names).unwrap();
+        (written.files(), written.stderr)
+    };
+    let warning = |file: &str, add: &str| {
+        format!(
+            "protoc-gen-grpcrouter: warning: {file}: no router, because service p.S has no option (grpcrouter.routes_to); add {add} in \
+             the service\n"
+        )
+    };
+
+    let (files, said) = run(&[("a.proto", bare)], &["a.proto"]);
+    assert_eq!(files, Vec::<String>::new());
+    assert_eq!(said, warning("a.proto", "`import \"proto/options.proto\";` and `option (grpcrouter.routes_to) = {};`"));
+    let (_, said) = run(&[("a.proto", &with_import)], &["a.proto"]);
+    assert!(said.ends_with(&warning("a.proto", "`option (grpcrouter.routes_to) = {};`")), "{said}");
+    // A file that only holds messages, or one beside a file with routers, is as it should be.
+    let messages = "syntax = \"proto3\"; package p; message N {}\n";
+    assert_eq!(run(&[("n.proto", messages)], &["n.proto"]), (vec![], String::new()));
+    let (files, said) =
+        run(&[("a.proto", FIRST), ("b.proto", &bare.replace("package p", "package q"))], &["a.proto", "b.proto"]);
+    assert_eq!((files, said.as_str()), (vec!["p/p.grpcrouter.rs".to_owned()], ""));
+}
+
+#[test]
 fn an_inserted_include_needs_the_file_of_prost() {
     let error =
         Protoc::new(&golden_dir()).with_options_proto().opt("insert_include").run(&["kinds.proto"]).err().unwrap();
@@ -167,6 +207,26 @@ fn the_program_prints_its_version_its_help_and_the_options_proto() {
     for part in ["make install", "--print-options-proto", "paths=source_relative", "gateway", "extern_path"] {
         assert!(help.contains(part), "{part}");
     }
+}
+
+#[test]
+fn started_by_hand_it_explains_itself_instead_of_waiting() {
+    // `script` gives it a terminal; where there is none, nothing can be shown.
+    let Ok(output) = Command::new("script")
+        .args(["-qec", env!("CARGO_BIN_EXE_protoc-gen-grpcrouter"), "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+    else {
+        return;
+    };
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.starts_with(
+            "protoc-gen-grpcrouter: protoc starts this program; it reads a request from stdin.\r\n\r\nprotoc plugin:"
+        ),
+        "{said}"
+    );
 }
 
 #[test]

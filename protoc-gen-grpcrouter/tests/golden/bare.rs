@@ -32,6 +32,8 @@ pub mod bare_router {
         ),
     ];
     /// Generated router for the `Bare` service.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct BareRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -59,7 +61,7 @@ pub mod bare_router {
             super::bare_client::BareClient::new(::core::clone::Clone::clone(self))
                 .max_decoding_message_size(usize::MAX)
         }
-        /// The same, with the metadata entry `id` set to `key` in every call.
+        /// The same, with `id` set to `key` in every call.
         pub fn typed_client_for(
             &self,
             key: ::grpcrouter_runtime::codegen::http::HeaderValue,

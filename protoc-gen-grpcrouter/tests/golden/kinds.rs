@@ -53,6 +53,8 @@ pub mod my_service_router {
     /// Generated router for the `demo.v1.MyService` service.
     ///
     /// Keeps notes.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct MyServiceRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -82,7 +84,7 @@ pub mod my_service_router {
                 )
                 .max_decoding_message_size(usize::MAX)
         }
-        /// The same, with the metadata entry `instanceid` set to `key` in every call.
+        /// The same, with `instanceid` set to `key` in every call.
         pub fn typed_client_for(
             &self,
             key: ::grpcrouter_runtime::codegen::http::HeaderValue,

@@ -118,6 +118,8 @@ pub mod http_admin_v2api_router {
     ///
     /// ```
     /// See <https://example.com/x> for more.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[deprecated]
     #[derive(Debug, Clone)]
     pub struct HttpAdminV2apiRouter<C = ::grpcrouter_runtime::codegen::Channel> {
@@ -150,7 +152,7 @@ pub mod http_admin_v2api_router {
                 )
                 .max_decoding_message_size(usize::MAX)
         }
-        /// The same, with the metadata entry `id` set to `key` in every call.
+        /// The same, with `id` set to `key` in every call.
         pub fn typed_client_for(
             &self,
             key: ::grpcrouter_runtime::codegen::http::HeaderValue,

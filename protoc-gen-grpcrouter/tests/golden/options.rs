@@ -33,6 +33,8 @@ pub mod balanced_router {
     /// Generated router for the `shop.v1.Balanced` service.
     ///
     /// An option that sets nothing: all calls are balanced.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct BalancedRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -148,6 +150,8 @@ pub mod defaults_router {
     /// Generated router for the `shop.v1.Defaults` service.
     ///
     /// Written field by field, and all defaults written out.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct DefaultsRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -265,6 +269,8 @@ pub mod by_path_router {
         ),
     ];
     /// Generated router for the `shop.v1.ByPath` service.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct ByPathRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -290,6 +296,22 @@ pub mod by_path_router {
         /// tonic's own client, calling through this router.
         pub fn typed_client(&self) -> super::by_path_client::ByPathClient<Self> {
             super::by_path_client::ByPathClient::new(::core::clone::Clone::clone(self))
+                .max_decoding_message_size(usize::MAX)
+        }
+        /// The same, with `key` in the path in every call.
+        pub fn typed_client_for(
+            &self,
+            key: impl ::core::convert::AsRef<str>,
+        ) -> super::by_path_client::ByPathClient<
+            ::grpcrouter_runtime::codegen::KeyedPath<Self>,
+        > {
+            super::by_path_client::ByPathClient::new(
+                    ::grpcrouter_runtime::codegen::KeyedPath::new(
+                        ::core::clone::Clone::clone(self),
+                        "/t",
+                        key,
+                    ),
+                )
                 .max_decoding_message_size(usize::MAX)
         }
     }
@@ -395,6 +417,8 @@ pub mod by_header_router {
             ),
     ];
     /// Generated router for the `shop.v1.ByHeader` service.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct ByHeaderRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -517,11 +541,20 @@ pub mod by_field_router {
         .methods(METHODS);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
-            SERVICE_NAME,
-            "Buy",
-            "/shop.v1.ByField/Buy",
-            ::grpcrouter_runtime::codegen::Kind::Unary,
-        ),
+                SERVICE_NAME,
+                "Buy",
+                "/shop.v1.ByField/Buy",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .routes(
+                ::grpcrouter_runtime::codegen::MethodRoutes::new()
+                    .field(
+                        ::grpcrouter_runtime::codegen::FieldPath::new(
+                            &[1, 1],
+                            ::grpcrouter_runtime::codegen::FieldType::String,
+                        ),
+                    ),
+            ),
         ::grpcrouter_runtime::codegen::MethodSpec::new(
                 SERVICE_NAME,
                 "Return",
@@ -547,10 +580,53 @@ pub mod by_field_router {
             )
             .routes(
                 ::grpcrouter_runtime::codegen::MethodRoutes::new()
-                    .load_balancing(::grpcrouter_runtime::codegen::LoadBalancing::Random),
+                    .load_balancing(::grpcrouter_runtime::codegen::LoadBalancing::Random)
+                    .field(
+                        ::grpcrouter_runtime::codegen::FieldPath::new(
+                            &[1, 1],
+                            ::grpcrouter_runtime::codegen::FieldType::String,
+                        ),
+                    ),
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Pay",
+                "/shop.v1.ByField/Pay",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .routes(
+                ::grpcrouter_runtime::codegen::MethodRoutes::new()
+                    .routing_key("by.voucher")
+                    .field(
+                        ::grpcrouter_runtime::codegen::FieldPath::new(
+                                &[3, 4],
+                                ::grpcrouter_runtime::codegen::FieldType::Uint64,
+                            )
+                            .presence()
+                            .rivals(&[&[], &[1, 2]]),
+                    ),
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Ship",
+                "/shop.v1.ByField/Ship",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .routes(
+                ::grpcrouter_runtime::codegen::MethodRoutes::new()
+                    .routing_key("zone")
+                    .field(
+                        ::grpcrouter_runtime::codegen::FieldPath::new(
+                                &[2],
+                                ::grpcrouter_runtime::codegen::FieldType::Enum,
+                            )
+                            .presence(),
+                    ),
             ),
     ];
     /// Generated router for the `shop.v1.ByField` service.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct ByFieldRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -622,6 +698,30 @@ pub mod by_field_router {
                 )
                 .await
         }
+        async fn pay(
+            &self,
+            request: ::tonic::Request<super::Payment>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[3usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn ship(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[4usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
     }
     impl<
         C,
@@ -659,6 +759,137 @@ pub mod by_field_router {
     }
 }
 /// Generated router implementations.
+pub mod by_shard_router {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        deprecated,
+        non_camel_case_types,
+        clippy::all,
+        clippy::pedantic,
+        clippy::nursery,
+        clippy::restriction
+    )]
+    const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
+    /// The protobuf name of the service.
+    pub const SERVICE_NAME: &str = "shop.v1.ByShard";
+    /// What the proto file says about how calls of this service are routed.
+    pub static SPEC: ::grpcrouter_runtime::codegen::ServiceSpec = ::grpcrouter_runtime::codegen::ServiceSpec::new(
+            SERVICE_NAME,
+            "shop.v1.ByShard",
+        )
+        .routing_key("shard-bin")
+        .methods(METHODS);
+    static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+            SERVICE_NAME,
+            "Buy",
+            "/shop.v1.ByShard/Buy",
+            ::grpcrouter_runtime::codegen::Kind::Unary,
+        ),
+    ];
+    /// Generated router for the `shop.v1.ByShard` service.
+    ///
+    /// The key is bytes.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
+    #[derive(Debug, Clone)]
+    pub struct ByShardRouter<C = ::grpcrouter_runtime::codegen::Channel> {
+        channel: C,
+    }
+    impl ByShardRouter {
+        /// A router to the instances that `gateway` knows.
+        pub fn new(gateway: &::grpcrouter_runtime::Gateway) -> Self {
+            Self {
+                channel: gateway.channel(&SPEC),
+            }
+        }
+    }
+    impl ::grpcrouter_runtime::codegen::Router for ByShardRouter {
+        const SPEC: &'static ::grpcrouter_runtime::codegen::ServiceSpec = &SPEC;
+    }
+    impl<C> ByShardRouter<C> {
+        /// A router that sends its calls through `channel`.
+        pub fn with_channel(channel: C) -> Self {
+            Self { channel }
+        }
+    }
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> ByShardRouter<C> {
+        /// tonic's own client, calling through this router.
+        pub fn typed_client(&self) -> super::by_shard_client::ByShardClient<Self> {
+            super::by_shard_client::ByShardClient::new(::core::clone::Clone::clone(self))
+                .max_decoding_message_size(usize::MAX)
+        }
+        /// The same, with `shard-bin` set to these bytes in every call.
+        pub fn typed_client_for(
+            &self,
+            key: impl ::core::convert::AsRef<[u8]>,
+        ) -> super::by_shard_client::ByShardClient<
+            ::grpcrouter_runtime::codegen::Keyed<Self>,
+        > {
+            super::by_shard_client::ByShardClient::new(
+                    ::grpcrouter_runtime::codegen::Keyed::binary(
+                        ::core::clone::Clone::clone(self),
+                        "shard-bin",
+                        key,
+                    ),
+                )
+                .max_decoding_message_size(usize::MAX)
+        }
+    }
+    #[::tonic::async_trait]
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::by_shard_server::ByShard
+    for ByShardRouter<C> {
+        async fn buy(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[0usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+    }
+    impl<
+        C,
+        B,
+    > ::grpcrouter_runtime::codegen::Service<
+        ::grpcrouter_runtime::codegen::http::Request<B>,
+    > for ByShardRouter<C>
+    where
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+        B: ::grpcrouter_runtime::codegen::HttpBody<
+                Data = ::grpcrouter_runtime::codegen::Bytes,
+            > + ::core::marker::Send + 'static,
+        B::Error: ::core::convert::Into<::grpcrouter_runtime::codegen::StdError>,
+    {
+        type Response = ::grpcrouter_runtime::codegen::http::Response<
+            ::tonic::body::Body,
+        >;
+        type Error = ::core::convert::Infallible;
+        type Future = ::grpcrouter_runtime::codegen::RawFuture<C::Future>;
+        fn poll_ready(
+            &mut self,
+            cx: &mut ::core::task::Context<'_>,
+        ) -> ::core::task::Poll<::core::result::Result<(), Self::Error>> {
+            ::grpcrouter_runtime::codegen::Service::poll_ready(&mut self.channel, cx)
+        }
+        fn call(
+            &mut self,
+            request: ::grpcrouter_runtime::codegen::http::Request<B>,
+        ) -> Self::Future {
+            ::grpcrouter_runtime::codegen::raw_call(&mut self.channel, &SPEC, request)
+        }
+    }
+    impl<C> ::tonic::server::NamedService for ByShardRouter<C> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated router implementations.
 pub mod front_router {
     #![allow(
         unused_variables,
@@ -691,6 +922,8 @@ pub mod front_router {
     /// Generated router for the `shop.v1.Front` service.
     ///
     /// The same API as Balanced, answered by the same backends.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct FrontRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -808,6 +1041,8 @@ pub mod split_router {
     /// Generated router for the `shop.v1.Split` service.
     ///
     /// One method of it is answered by others.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct SplitRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -835,7 +1070,7 @@ pub mod split_router {
             super::split_client::SplitClient::new(::core::clone::Clone::clone(self))
                 .max_decoding_message_size(usize::MAX)
         }
-        /// The same, with the metadata entry `shelf` set to `key` in every call.
+        /// The same, with `shelf` set to `key` in every call.
         pub fn typed_client_for(
             &self,
             key: ::grpcrouter_runtime::codegen::http::HeaderValue,

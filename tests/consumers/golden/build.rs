@@ -13,6 +13,7 @@ fn main() -> Result<(), Error> {
     build("plain", configure().gateway(true), false, &all)?;
     build("alone", configure().build_client(false).build_server(false).gateway(true), false, &all)?;
     another_abi();
+    routers_alone();
     // With `Arc<Self>` tonic's own server does not compile for a method called Clone, which "names" has.
     build("boxed", configure(), true, &["kinds", "options", "bare", "gateway"])
 }
@@ -27,6 +28,22 @@ fn build(name: &str, builder: Builder, boxed: bool, cases: &[&str]) -> Result<()
         .out_dir(out)
         .tonic(move |tonic| tonic.include_file(all).use_arc_self(boxed).generate_default_stubs(boxed))
         .compile_protos(&protos, &[golden])
+}
+
+/// The routers without the messages, each file's in a module of its own: their pages are built with every warning an
+/// error, and what prost and tonic make of the same comments would have some.
+fn routers_alone() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut all = String::new();
+    let files = fs::read_dir(out.join("alone")).expect("written just now").flatten().map(|entry| entry.path());
+    for (number, file) in files.filter(|file| !file.ends_with("all.rs")).enumerate() {
+        let text = fs::read_to_string(file).expect("written just now");
+        let routers = text.split("/// Generated router implementations.\n").skip(1);
+        let routers = routers.map(|router| router.split_inclusive("\n}\n").next().unwrap_or_default());
+        all.extend([format!("/// Of file {number}.\npub mod file_{number} {{\n"), routers.collect(), "}\n".to_owned()]);
+    }
+    assert!(all.contains("https://example.com/x"), "the comment that is no rustdoc is not there");
+    fs::write(out.join("routers.rs"), all).expect("OUT_DIR is ours");
 }
 
 /// The same code as a later and as an earlier generator would write it, for programs that must not compile.

@@ -644,6 +644,8 @@ pub mod my_service_router {
         ),
     ];
     /// Generated router for the `myservice.MyService` service.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
     #[derive(Debug, Clone)]
     pub struct MyServiceRouter<C = ::grpcrouter_runtime::codegen::Channel> {
         channel: C,
@@ -673,7 +675,7 @@ pub mod my_service_router {
                 )
                 .max_decoding_message_size(usize::MAX)
         }
-        /// The same, with the metadata entry `instanceid` set to `key` in every call.
+        /// The same, with `instanceid` set to `key` in every call.
         pub fn typed_client_for(
             &self,
             key: ::grpcrouter_runtime::codegen::http::HeaderValue,
