@@ -6,6 +6,7 @@ mod connector;
 mod direct;
 mod dispatch;
 mod instance_call;
+mod meters;
 mod request_body;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ use self::builder::GatewayAddress;
 use self::connector::Connector;
 use self::direct::Direct;
 use self::dispatch::Services;
+use self::meters::Meters;
 use crate::error::ServeError;
 use crate::tunnel::TunnelHandle;
 
@@ -182,6 +184,7 @@ impl Backend {
                 listener,
                 services: settings.services.clone(),
                 tasks: self.live.tasks.clone(),
+                meters: self.live.meters.clone(),
                 drain_timeout: settings.drain_timeout,
             };
             let listening = self.live.listening(local);
@@ -227,6 +230,7 @@ struct Live {
     tasks: TaskTracker,
     /// How many ways in are open.
     open: watch::Sender<usize>,
+    meters: Arc<Meters>,
     state: Mutex<LiveState>,
 }
 
@@ -238,8 +242,9 @@ struct LiveState {
 }
 
 impl Live {
-    fn new() -> Self {
-        Self { tasks: TaskTracker::new(), open: watch::Sender::new(0), state: Mutex::default() }
+    fn new(meters: Meters) -> Self {
+        let (tasks, open) = (TaskTracker::new(), watch::Sender::new(0));
+        Self { tasks, open, meters: Arc::new(meters), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, LiveState> {
@@ -255,6 +260,7 @@ impl Live {
             state.tunnels.push((id, tunnel));
             id
         };
+        self.meters.tunnel.came();
         self.open.send_modify(|open| *open += 1);
         Up { live: self.clone(), way: Way::Tunnel(id) }
     }
@@ -285,7 +291,10 @@ impl Drop for Up {
         {
             let mut state = self.live.state();
             match self.way {
-                Way::Tunnel(id) => state.tunnels.retain(|(other, _)| *other != id),
+                Way::Tunnel(id) => {
+                    state.tunnels.retain(|(other, _)| *other != id);
+                    self.live.meters.tunnel.went();
+                }
                 Way::Port => state.listening = None,
             }
         }

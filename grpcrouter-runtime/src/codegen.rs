@@ -1,6 +1,7 @@
 //! The hidden door for generated code: all that a router needs, so that generated code holds names and no thought.
 //! Not for use by hand: what is here may change with any version; [`assert_abi`] tells generated code that it is old.
 
+mod field;
 mod link;
 mod raw;
 mod spec;
@@ -11,7 +12,8 @@ pub use http;
 pub use http_body::Body as HttpBody;
 pub use tower_service::Service;
 
-pub use self::raw::{Keyed, Prefixed, PrefixedName, RawFuture, raw_call};
+pub use self::field::{FieldPath, FieldType};
+pub use self::raw::{Keyed, KeyedPath, Prefixed, PrefixedName, RawFuture, raw_call};
 pub use self::spec::{
     Kind, LoadBalancing, MethodRoutes, MethodSpec, OnMissingKey, Router, Routes, ServiceSpec, Strategy,
 };

@@ -4,6 +4,17 @@
 use std::io;
 use std::time::Duration;
 
+/// A service that a gateway knows nothing of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no router of this gateway leads to the service {service}; there are routers for {known}")]
+#[non_exhaustive]
+pub struct UnknownService {
+    /// What was asked for.
+    pub service: String,
+    /// What could be asked for: full names with commas between them.
+    pub known: String,
+}
+
 /// A gateway or a backend that cannot be built from what was set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,9 +35,9 @@ pub enum ConfigError {
         served: &'static str,
     },
 
-    /// An option in the .proto file cannot be meant.
+    /// An option, in the .proto file or set in code, cannot be meant.
     #[error(
-        "service {service}: the option {option} = {value:?} cannot be used: {why}; change it in the .proto file and generate again"
+        "service {service}: the option {option} = {value:?} cannot be used: {why}; change it in the .proto file and generate again, or where it is set in code"
     )]
     InvalidOption {
         /// The service that carries the option, or `Service/Method` if a method does.
@@ -109,33 +120,36 @@ impl ConfigError {
 }
 
 /// A gateway or a backend that could not go on serving.
+///
+/// Its text is the whole story, with what the system said; so it names no [`source`](std::error::Error::source), which
+/// who prints a chain of causes would print again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The address to listen at could not be taken.
-    #[error("cannot listen at {address}: {source}; {}", listen_hint(.source))]
+    #[error("cannot listen at {address}: {error}; {}", listen_hint(.error))]
     Listen {
         /// The address asked for.
         address: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 
     /// The listener stopped giving connections.
     #[error(
-        "cannot accept connections at {address} any more: {source}; nothing can call in until this is started again"
+        "cannot accept connections at {address} any more: {error}; nothing can call in until this is started again"
     )]
     Accept {
         /// The address listened at.
         address: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl ServeError {
-    pub(crate) fn listen(address: impl ToString, source: io::Error) -> Self {
-        Self::Listen { address: address.to_string(), source }
+    pub(crate) fn listen(address: impl ToString, error: io::Error) -> Self {
+        Self::Listen { address: address.to_string(), error }
     }
 }
 
@@ -233,6 +247,14 @@ mod tests {
             "cannot listen at 127.0.0.1:8080: address in use; another process listens there: stop it, or choose another \
              port (port 0 lets the system choose a free one)"
         );
+    }
+
+    #[test]
+    fn what_the_system_said_stands_once_in_a_chain_of_causes() {
+        let error = ServeError::listen("a", io::Error::other("no"));
+
+        assert!(error.to_string().contains("cannot listen at a: no; "));
+        assert!(std::error::Error::source(&error).is_none());
     }
 
     #[test]

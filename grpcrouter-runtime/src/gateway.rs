@@ -11,25 +11,34 @@ mod edge;
 mod embed;
 mod forward;
 mod front;
+mod meters;
+mod parking;
 mod register;
 mod registry;
 mod route;
+mod service_routes;
 mod stats;
 mod strategy;
+mod way;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use grpcrouter_protocol::Config;
+use grpcrouter_protocol::{Config, WindowPool};
 use tokio::net::TcpListener;
 
 pub use self::{
     builder::GatewayBuilder,
     embed::{Channel, ChannelFuture},
     register::RegisterService,
+    registry::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance},
+    service_routes::ServiceRoutes,
     stats::GatewayStats,
 };
-use self::{registry::Registry, route::Routes, stats::Counts};
-use crate::error::ServeError;
+use self::{meters::Meters, registry::Registry, route::Routes, stats::Counts};
+use crate::{
+    codegen::LoadBalancing,
+    error::{ServeError, UnknownService},
+};
 
 /// Carries the calls of gRPC clients to the instances of their services.
 ///
@@ -110,7 +119,8 @@ impl Gateway {
     ///
     /// No instance is let in any more; running calls finish within the drain timeout of the builder, what still runs
     /// ends with UNAVAILABLE, and every tunnel is closed. Tell your server at the same time to take nothing new: calls
-    /// that it still brings are carried until then. The gateway stays ended until it is [served](Self::serve).
+    /// that it still brings are carried for a quarter of a second, and those after it answered UNAVAILABLE, not sent to
+    /// anybody. The gateway stays ended until it is [served](Self::serve).
     ///
     /// # Examples
     /// ```no_run
@@ -138,6 +148,45 @@ impl Gateway {
         self.core.stats()
     }
 
+    /// Who is connected now, in the order in which they came. Everybody with a tunnel, also those that take no new calls.
+    pub fn instances(&self) -> Vec<RegisteredInstance> {
+        self.core.registry.instances()
+    }
+
+    /// Tells from now on what changes among the instances. To know all of them at any time, begin to watch and then ask
+    /// for [`instances`](Self::instances): a change in between is told twice and none is missed.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use grpcrouter_runtime::{Gateway, InstanceChange};
+    /// # async fn example(gateway: Gateway) {
+    /// let mut watch = gateway.watch();
+    /// while let Some(change) = watch.next().await {
+    ///     match change {
+    ///         InstanceChange::Joined(instance) => println!("{} is here", instance.id),
+    ///         InstanceChange::Left { instance, why } => println!("{} went: {why}", instance.id),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self) -> InstanceWatch {
+        self.core.registry.watch()
+    }
+
+    /// Balances the calls to the instances of `service` like this from now on, whatever the options say, all methods
+    /// alike. Calls that run stay where they are. `service` is what instances register, `package.Service`.
+    ///
+    /// # Errors
+    /// No router here leads to this service.
+    pub fn balance(&self, service: &str, balancing: LoadBalancing) -> Result<(), UnknownService> {
+        if self.core.registry.balance(service, balancing) {
+            return Ok(());
+        }
+        let known = self.core.routes.targets().join(", ");
+        Err(UnknownService { service: service.to_owned(), known })
+    }
+
     /// For the doors beside the front, which forward calls too.
     pub(crate) fn core(&self) -> &Arc<GatewayCore> {
         &self.core
@@ -156,6 +205,9 @@ pub(crate) struct GatewayCore {
     pub(crate) routes: Routes,
     pub(crate) registry: Registry,
     pub(crate) counts: Counts,
+    /// What windows may have beyond their first size.
+    pub(crate) windows: WindowPool,
+    pub(crate) meters: Meters,
     pub(crate) limits: Limits,
 }
 
@@ -166,18 +218,21 @@ pub(crate) struct Limits {
     pub(crate) max_connections: usize,
     /// `usize::MAX`: none.
     pub(crate) max_message_size: usize,
+    pub(crate) max_parked_calls: usize,
     pub(crate) tunnel: Config,
 }
 
 impl GatewayCore {
     fn stats(&self) -> GatewayStats {
         let tunnels = self.registry.tunnels();
+        let in_tunnels: usize = tunnels.iter().map(|instance| instance.tunnel.queued_bytes()).sum();
         GatewayStats {
             connections: self.counts.connections(),
             calls: self.counts.calls(),
+            parked_calls: self.registry.parking.len(),
             tunnels: tunnels.len(),
             instances: self.registry.ready_instances(),
-            queued_bytes: tunnels.iter().map(|instance| instance.tunnel.queued_bytes()).sum(),
+            queued_bytes: in_tunnels + self.counts.queued_bytes(),
         }
     }
 }

@@ -17,6 +17,7 @@
 // The page above names both ends.
 #![cfg_attr(not(all(feature = "backend", feature = "run")), allow(rustdoc::broken_intra_doc_links))]
 
+mod accept_log;
 #[cfg(feature = "backend")]
 mod backend;
 mod backoff;
@@ -28,6 +29,7 @@ mod error;
 mod gateway;
 mod h2_body;
 mod metadata;
+mod metrics;
 #[cfg(feature = "run")]
 mod run;
 mod status;
@@ -35,8 +37,12 @@ mod tunnel;
 
 #[cfg(feature = "backend")]
 pub use backend::{Backend, BackendBuilder, BackendStats};
-pub use error::{ConfigError, ServeError};
 #[cfg(feature = "gateway")]
-pub use gateway::{Gateway, GatewayBuilder, GatewayStats, RegisterService};
+pub use codegen::{FieldPath, FieldType, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
+pub use error::{ConfigError, ServeError, UnknownService};
+#[cfg(feature = "gateway")]
+pub use gateway::{Gateway, GatewayBuilder, GatewayStats, RegisterService, ServiceRoutes};
+#[cfg(feature = "gateway")]
+pub use gateway::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance};
 #[cfg(feature = "run")]
 pub use run::run;

@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use crate::status::Answer;
 use rules::Kind;
 
-pub(crate) use bin::decode as decode_bin;
+pub(crate) use bin::{decode as decode_bin, encode as encode_bin};
 
 /// The head of a client's request, checked.
 #[derive(Debug)]
@@ -111,10 +111,12 @@ pub(crate) fn response_headers(from: &Headers) -> Response<()> {
 }
 
 /// A response of trailers alone: one head that carries the status and ends the stream.
-pub(crate) fn trailers_only(trailers: &Trailers) -> Response<()> {
+///
+/// `content_subtype` is that of the request: who answers with nothing but a status names none of its own.
+pub(crate) fn trailers_only(trailers: &Trailers, content_subtype: &Text) -> Response<()> {
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;
-    response.headers_mut().insert(CONTENT_TYPE, content_type(&Text::default()));
+    response.headers_mut().insert(CONTENT_TYPE, content_type(content_subtype));
     trailers_into_map(trailers, response.headers_mut());
     response
 }
@@ -152,6 +154,11 @@ pub(crate) fn trailers_into_map(from: &Trailers, map: &mut HeaderMap) {
 /// Whether a request says that it is gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| subtype(value.as_bytes()).is_some())
+}
+
+/// What a request's content type names after `application/grpc+`; empty if nothing, or if it is not gRPC.
+pub(crate) fn content_subtype(headers: &HeaderMap) -> Text {
+    headers.get(CONTENT_TYPE).and_then(|value| subtype(value.as_bytes())).map(subtype_text).unwrap_or_default()
 }
 
 fn read_trailers(map: &HeaderMap) -> Result<Trailers, Answer> {

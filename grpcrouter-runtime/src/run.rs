@@ -17,7 +17,8 @@ use crate::gateway::GatewayBuilder;
 /// Runs a gateway as a whole program: the generated `run_gateway()` calls this, and its result is what `main` returns.
 ///
 /// Takes `--listen ADDRESS` (default `127.0.0.1:8080`, or the environment's `GRPCROUTER_LISTEN`), `--help` and
-/// `--version`. Logs to standard error, as `GRPCROUTER_LOG` says (a `tracing` filter, default `info`). Prints one line to
+/// `--version`. Logs to standard error, as `GRPCROUTER_LOG` says (a `tracing` filter, default `info`; of the
+/// HTTP libraries below only warnings, unless one is named, as in `debug,h2=debug`). Prints one line to
 /// standard output once it listens. The first SIGTERM or SIGINT (ctrl-c) lets running calls finish and then ends with
 /// code 0; a second one ends at once. Makes its own multi-threaded tokio runtime.
 ///
@@ -60,8 +61,8 @@ fn start(program: &str, matches: &ArgMatches, builder: GatewayBuilder) -> Result
     let gateway = builder.build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(address).await.map_err(|source| ServeError::listen(address, source))?;
-        let listening = listener.local_addr().map_err(|source| ServeError::listen(address, source))?;
+        let listener = TcpListener::bind(address).await.map_err(|error| ServeError::listen(address, error))?;
+        let listening = listener.local_addr().map_err(|error| ServeError::listen(address, error))?;
         if !listening.ip().is_loopback() {
             warn!(
                 %listening,
@@ -85,8 +86,8 @@ enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
-    #[error("the filter {filter:?} in GRPCROUTER_LOG is none: {source}; use a level, such as debug, or target=level,…")]
-    Log { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("the filter {filter:?} in GRPCROUTER_LOG is none: {error}; use a level, such as debug, or target=level,…")]
+    Log { filter: String, error: tracing_subscriber::filter::ParseError },
     #[error("the system does not give what a gateway needs to run: {0}")]
     Runtime(io::Error),
 }
@@ -118,8 +119,7 @@ fn program(path: Option<&Path>) -> String {
 }
 
 fn start_log(filter: Option<String>) -> Result<(), RunError> {
-    let filter = filter.unwrap_or_else(|| "info".into());
-    let parsed = EnvFilter::try_new(&filter).map_err(|source| RunError::Log { filter, source })?;
+    let parsed = log_filter(filter)?;
     // A log that the program has set up before is its own choice, and stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(parsed)
@@ -127,6 +127,13 @@ fn start_log(filter: Option<String>) -> Result<(), RunError> {
         .with_writer(io::stderr)
         .try_init();
     Ok(())
+}
+
+/// What is asked for; libraries below only when they are named, for each of their lines would hide one of ours.
+fn log_filter(filter: Option<String>) -> Result<EnvFilter, RunError> {
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or_else(|| "info".into());
+    // Of two directives for one target the later counts.
+    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| RunError::Log { filter, error })
 }
 
 /// Listens for signals from now on; what it returns is done at the first one. The second ends the program.
@@ -179,6 +186,9 @@ impl Signals {
     }
 }
 
+/// What the libraries below may say.
+const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn";
+
 const LISTEN: &str = "listen";
 
 /// Loopback: a gateway is open to others only where somebody asked for it.
@@ -216,6 +226,19 @@ mod tests {
     fn an_unknown_flag_is_a_usage_error() {
         let error = command("g").try_get_matches_from(["g", "--listn", "x"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(USAGE));
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_named() {
+        let filter = |text: &str| log_filter(Some(text.into())).unwrap().to_string();
+
+        let debug = filter("debug");
+        assert!(debug.split(',').any(|directive| directive == "h2=warn"), "{debug}");
+        assert!(debug.split(',').any(|directive| directive == "debug"), "{debug}");
+        let named = filter("debug,h2=trace");
+        assert!(named.split(',').any(|directive| directive == "h2=trace"), "{named}");
+        assert!(!named.contains("h2=warn"), "{named}");
+        assert_eq!(filter(" "), filter("info"));
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Answer {
     /// A call of a unary method came with no message, or with more than one.
     pub(crate) fn wrong_number_of_messages(path: &str, count: usize) -> Self {
         let message = format!("{} takes exactly one message, this call has {count}", shown(path));
-        Self::new(Code::Unimplemented, Reason::MissingMessage, message)
+        Self::new(Code::Unimplemented, Reason::MissingMessage, message).outcome(Outcome::NotSent)
     }
 
     /// The call's time is over.
@@ -200,12 +200,19 @@ impl Answer {
     /// `what` is over its limit.
     pub(crate) fn too_large(what: &str, size: usize, limit: usize) -> Self {
         let message = format!("{what} is too large: {size}, the limit is {limit}");
-        Self::new(Code::ResourceExhausted, Reason::TooLarge, message)
+        Self::new(Code::ResourceExhausted, Reason::TooLarge, message).outcome(Outcome::NotSent)
     }
 
     /// The instances there are have no room for another call.
     pub(crate) fn too_many_calls(service: &str) -> Self {
         let message = format!("every instance of {} has as many calls open as it takes", shown(service));
+        Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
+    }
+
+    /// No instance of `service` can take the call, and it cannot wait for one: as many as may already do.
+    pub(crate) fn too_many_wait(service: &str, most: usize) -> Self {
+        let message =
+            format!("no instance of {} can take the call, and {most} calls wait for instances already", shown(service));
         Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
     }
 

@@ -67,8 +67,10 @@ impl ByHand {
             .body(())?;
         let (response, mut outgoing) = client.ready().await?.send_request(request, false)?;
         outgoing.send_data(encode_hello(hello), false)?;
-        let mut incoming = Messages { stream: response.await?.into_body(), buffer: BytesMut::new() };
-        let accepted = match decode_welcome(incoming.next().await?.context("no Welcome")?)? {
+        let (head, body) = response.await?.into_parts();
+        let mut incoming = Messages { stream: body, buffer: BytesMut::new() };
+        let no_welcome = || format!("no Welcome, but {:?}", tonic::Status::from_header_map(&head.headers));
+        let accepted = match decode_welcome(incoming.next().await?.with_context(no_welcome)?)? {
             Welcome::Accepted(accepted) => accepted,
             other => bail!("{other:?}"),
         };

@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on panics")]
 
 pub mod by_hand;
+pub mod echo;
 pub mod load;
 pub mod pages;
 pub mod probe;
 pub mod raw;
+pub mod slow_link;
 pub mod world;

@@ -69,7 +69,12 @@ impl RawClient {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (response, request) = self.client.clone().ready().await?.send_request(request.body(())?, false)?;
+        self.send(request.body(())?).await
+    }
+
+    /// Begins a call with exactly this head.
+    pub async fn send(&self, head: Request<()>) -> anyhow::Result<RawCall> {
+        let (response, request) = self.client.clone().ready().await?.send_request(head, false)?;
         Ok(RawCall { request, response })
     }
 

@@ -63,11 +63,20 @@ impl TestGateway {
     }
 
     async fn start_as(address: &str, settings: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Self {
+        let builder = Gateway::builder().add_router::<MyServiceRouter>().drain_timeout(Duration::from_secs(2));
+        Self::serve(address, settings(builder)).await
+    }
+
+    /// Starts one on a free port that serves just this.
+    pub async fn of(builder: GatewayBuilder) -> Self {
+        Self::serve("127.0.0.1:0", builder.drain_timeout(Duration::from_secs(2))).await
+    }
+
+    async fn serve(address: &str, builder: GatewayBuilder) -> Self {
         let tasks_before = tasks();
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let builder = Gateway::builder().add_router::<MyServiceRouter>().drain_timeout(Duration::from_secs(2));
-        let gateway = settings(builder).build().expect("a gateway");
+        let gateway = builder.build().expect("a gateway");
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn({
             let gateway = gateway.clone();

@@ -8,6 +8,7 @@ use grpcrouter_runtime::Backend;
 use grpcrouter_tests::{
     probe::{Probe, say},
     raw::{RawClient, frame},
+    slow_link::slow_link,
     world::{PATIENCE, TestBackend, TestGateway, eventually, no_task_left},
 };
 use myservice::proto::{
@@ -24,7 +25,7 @@ use tonic_types::StatusExt;
 use self::{
     log::Log,
     road::{Road, connect, end},
-    world::{Callers, free_address, refuse, slow_link},
+    world::{Callers, free_address, refuse},
 };
 
 #[path = "backend_road/log.rs"]
@@ -67,6 +68,58 @@ async fn calls_that_cross_the_drain_on_a_slow_link_are_refused_and_answered_by_a
 
     callers.stop().await;
     gateway.stop(vec![steady]).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_stopped_between_hello_and_welcome_loses_no_call_that_was_sent_to_it() {
+    let gateway = TestGateway::start().await;
+    let steady = TestBackend::start(&gateway, "steady").await;
+    let mut client = gateway.client().await;
+    let far = slow_link(gateway.address, Duration::from_millis(300)).await;
+    let passing = TestBackend::dial(&format!("http://{far}"), "passing");
+    gateway.instances(2).await;
+    // Welcome is on its way for a third of a second more.
+    assert_eq!(passing.backend.stats().tunnels, 0);
+
+    let stopped = passing.begin_stop();
+    for _ in 0..4 {
+        // Half of them go to the one that stops, which sends them back.
+        let answer = client.method1(Method1Request { text: "x".to_owned() }).await.unwrap().into_inner();
+        assert_eq!(answer.instance_id, "steady");
+    }
+
+    timeout(PATIENCE, stopped).await.unwrap().unwrap().unwrap();
+    gateway.instances(1).await;
+    drop(client);
+    gateway.stop(vec![steady]).await;
+}
+
+#[tokio::test]
+async fn a_backend_whose_gateway_never_says_welcome_stops_within_the_drain_timeout() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    let (spoke, heard) = tokio::sync::oneshot::channel();
+    let mute = tokio::spawn(async move {
+        let mut connection = h2::server::handshake(mute.accept().await.unwrap().0).await.unwrap();
+        let request = connection.accept().await.unwrap().unwrap();
+        spoke.send(()).unwrap();
+        let _ = connection.accept().await;
+        drop(request);
+    });
+    let backend = Backend::builder()
+        .gateway(format!("http://{address}"))
+        .add_service(MyServiceServer::new(Probe::new("a")))
+        .drain_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let backend = TestBackend::serve(backend, Probe::new("a"));
+    timeout(PATIENCE, heard).await.unwrap().unwrap();
+
+    let stopped = backend.begin_stop();
+
+    // Register's own limit is 10 s, as long as the patience; the drain timeout comes first.
+    timeout(PATIENCE / 2, stopped).await.unwrap().unwrap().unwrap();
+    mute.abort();
 }
 
 #[tokio::test]
@@ -179,7 +232,7 @@ async fn a_gateway_that_is_not_there_is_told_with_what_to_do_and_dialled_again_u
         "nothing answers at {address}: Connection refused (os error 111); is the gateway running, and is this its address?"
     );
     log.has(&told).await;
-    log.has("dialling again").await;
+    log.has("wait_ms=").await;
 
     let gateway = TestGateway::start_on(&address.to_string()).await;
     gateway.instances(1).await;

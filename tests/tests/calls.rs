@@ -16,6 +16,8 @@ mod sizes;
 mod stalled;
 #[path = "calls/vanish.rs"]
 mod vanish;
+#[path = "calls/window.rs"]
+mod window;
 
 use bytes::Bytes;
 use grpcrouter_tests::{probe::say, raw::frame};

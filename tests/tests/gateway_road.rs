@@ -1,6 +1,9 @@
 //! What the gateway itself does with a call: what it refuses, how it ends one, and that no call holds up another.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "gateway_road/edges.rs"]
+mod edges;
+
 use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
@@ -247,26 +250,41 @@ async fn a_client_connection_that_dies_cancels_every_call_on_it() {
 }
 
 #[tokio::test]
-async fn a_flood_of_tiny_frames_to_a_stalled_instance_ends_no_other_call_of_its_connection() {
-    const FRAMES: usize = 60_000;
+async fn a_flood_of_tiny_frames_to_a_stalled_instance_holds_up_no_other_call_of_its_connection() {
+    const FRAMES: usize = 20_000;
+    const TEN: Bytes = Bytes::from_static(&[0, 0, 0, 0, 5, 1, 2, 3, 4, 5]);
     let gateway = TestGateway::start().await;
     let backend = TestBackend::start(&gateway, "b").await;
     let mut stalled = ByHand::register(gateway.address, "stalled").await.unwrap();
     gateway.instances(2).await;
     let client = Connected::to(&gateway).await;
     let mut flood = client.client.call(METHOD3, &[("instanceid", "stalled")]).await.unwrap();
+    let mut beside = client.client.call(STREAM_METHOD, &[("instanceid", "b")]).await.unwrap();
+    beside.request.send_data(frame(&StreamRequest { text: "0".to_owned() }), false).unwrap();
+    let mut answers = timeout(PATIENCE, beside.response).await.unwrap().unwrap().into_body();
 
-    // One byte a frame; h2's own limit is about 2,000 of them unread.
-    flood.request.reserve_capacity(FRAMES);
+    // All of it within the client's window, so nothing holds it back; h2's own limit is about 2,000 frames unread.
+    flood.request.reserve_capacity(FRAMES * TEN.len());
+    let mut goes_on = 0;
     for sent in 0..FRAMES {
-        while flood.request.capacity() == 0 {
-            poll_fn(|cx| flood.request.poll_capacity(cx)).await.unwrap().unwrap();
+        while flood.request.capacity() < TEN.len() {
+            timeout(PATIENCE, poll_fn(|cx| flood.request.poll_capacity(cx))).await.unwrap().unwrap().unwrap();
         }
-        flood.request.send_data(Bytes::from_static(&[0]), false).unwrap();
+        flood.request.send_data(TEN, false).unwrap();
         if sent % 1_000 == 0 {
-            tokio::task::yield_now().await;
+            let data = timeout(PATIENCE, answers.data()).await.unwrap().unwrap().unwrap();
+            answers.flow_control().release_capacity(data.len()).unwrap();
+            goes_on += 1;
+            beside.request.send_data(frame(&StreamRequest { text: goes_on.to_string() }), false).unwrap();
+            assert_eq!(client.method1(&[("instanceid", "b")], "meanwhile").await.code(), 0);
         }
     }
+    assert_eq!(goes_on, 20);
+    // What the instance has no window for waits at the gateway, packed.
+    eventually("the flood waits at the gateway", || {
+        (130_000..=FRAMES * TEN.len()).contains(&gateway.gateway.stats().queued_bytes)
+    })
+    .await;
 
     for _ in 0..20 {
         assert_eq!(client.method1(&[("instanceid", "b")], "still here").await.code(), 0);
@@ -274,6 +292,14 @@ async fn a_flood_of_tiny_frames_to_a_stalled_instance_ends_no_other_call_of_its_
     let (id, _) = stalled.started().await.unwrap();
     stalled.respond(id, ResponsePart { trailers: ok(), ..Default::default() }).unwrap();
     assert_eq!(timeout(PATIENCE, flood.end()).await.unwrap().unwrap().code(), 0);
+    beside.request.send_data(Bytes::new(), true).unwrap();
+    let rest = async {
+        while let Some(data) = answers.data().await {
+            data.unwrap();
+        }
+    };
+    timeout(PATIENCE, rest).await.unwrap();
+    assert_eq!(answers.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     stalled.die();
     gateway.instances(1).await;
     client.die();
@@ -299,6 +325,9 @@ async fn a_client_that_does_not_read_holds_up_its_own_call_and_no_other_and_litt
         assert_eq!(client.method1(&[], "quick").await.code(), 0);
     }
 
+    // At the gateway what the instance may send beyond what HTTP/2 took, for each of them.
+    eventually("answers wait at the gateway", || (1..4 * 96 * 1024).contains(&gateway.gateway.stats().queued_bytes))
+        .await;
     // One window of 64 KiB and the part that was over it, for each of them.
     let queued = backend.backend.stats().queued_bytes;
     assert!(queued < 4 * 128 * 1024, "{queued}");

@@ -16,6 +16,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::dispatch::Services;
+use super::meters::Meters;
 use super::{Backend, Live, Settings};
 use crate::error::ConfigError;
 
@@ -200,15 +201,11 @@ impl BackendBuilder {
             draining: false,
             resume: None,
         };
-        let settings = Settings {
-            gateways,
-            listen: self.listen,
-            hello,
-            config,
-            services: Arc::new(self.services),
-            drain_timeout: self.drain_timeout,
-        };
-        Ok(Backend::new(settings, Live::new()))
+        let services = Arc::new(self.services);
+        let meters = Meters::new(hello.instance_id.clone(), services.clone());
+        let settings =
+            Settings { gateways, listen: self.listen, hello, config, services, drain_timeout: self.drain_timeout };
+        Ok(Backend::new(settings, Live::new(meters)))
     }
 }
 

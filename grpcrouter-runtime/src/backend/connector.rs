@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{
-    Accepted, Close, CloseCode, Config, Hello, RejectReason, Side, Welcome, decode_welcome, encode_hello,
-};
+use grpcrouter_protocol::{Accepted, Close, CloseCode, Config, Hello, Side, Welcome, decode_welcome, encode_hello};
 use h2::client::{Connection, SendRequest};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -47,18 +45,27 @@ struct Stream {
     _requests: SendRequest<Bytes>,
 }
 
+/// A stream and the connection under it, which moves only while it is polled.
+type Registered<C> = (Stream, C);
+
+/// What polls a connection, and is never done.
+trait Driven: Future<Output = Infallible> + Send {}
+
+impl<F: Future<Output = Infallible> + Send> Driven for F {}
+
 impl Connector {
     /// Runs until `stop`, and on until the calls of that moment have finished or the drain timeout is over.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         loop {
             let began = Instant::now();
-            let least = match stop.run_until_cancelled(self.register()).await {
+            let (least, problem) = match self.register(&stop).await {
                 None => return,
-                Some(Ok((stream, connection))) => self.carry(stream, connection, &stop).await,
+                Some(Ok((stream, connection))) => (self.carry(stream, connection, &stop).await, None),
+                Some(Err(_)) if stop.is_cancelled() => return,
                 Some(Err(error)) => {
-                    warn!(gateway = %self.gateway, tries = backoff.tries() + 1, "{error}");
-                    error.retry_after()
+                    self.live.meters.not_registered(&error);
+                    (error.retry_after(), Some(error))
                 }
             };
             if stop.is_cancelled() {
@@ -68,30 +75,43 @@ impl Connector {
             if began.elapsed() > STABLE {
                 backoff.reset();
             }
+            let tries = backoff.tries() + 1;
             let wait = backoff.next_wait().max(least.min(LONGEST_WAIT));
-            info!(gateway = %self.gateway, wait_ms = wait.as_millis(), "dialling again");
+            // One line for each dial.
+            match problem {
+                Some(error) => warn!(gateway = %self.gateway, tries, wait_ms = wait.as_millis(), "{error}"),
+                None => info!(gateway = %self.gateway, wait_ms = wait.as_millis(), "dialling again"),
+            }
             if stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Dials, says Hello and hears Welcome.
-    async fn register(&self) -> Result<(Stream, impl Future<Output = Infallible> + use<>), ConnectError> {
-        let registered = async {
-            let (requests, connection) = self.dial().await?;
-            let mut connection = Box::pin(driven(connection));
-            let stream = tokio::select! {
-                biased;
-                stream = self.hello(requests) => stream?,
-                never = connection.as_mut() => match never {},
-            };
-            Ok((stream, connection))
+    /// Dials, says Hello and hears Welcome. None if `stop` came before Hello.
+    ///
+    /// From Hello on the gateway may send calls, before Welcome is here: an instance that went away without a word would
+    /// lose them. So a stop that comes then waits for Welcome, at most for the drain timeout, and drains.
+    async fn register(&self, stop: &CancellationToken) -> Option<Result<Registered<impl Driven>, ConnectError>> {
+        let late = || ConnectError::Timeout { address: self.address(), seconds: REGISTER_TIMEOUT.as_secs() };
+        let due = Instant::now() + REGISTER_TIMEOUT;
+        let (requests, connection) = match stop.run_until_cancelled(timeout_at(due, self.dial())).await? {
+            Ok(Ok(dialled)) => dialled,
+            Ok(Err(error)) => return Some(Err(error)),
+            Err(_) => return Some(Err(late())),
         };
-        match timeout(REGISTER_TIMEOUT, registered).await {
-            Ok(registered) => registered,
-            Err(_) => Err(ConnectError::Timeout { address: self.address(), seconds: REGISTER_TIMEOUT.as_secs() }),
-        }
+        let mut connection = Box::pin(driven(connection));
+        let stopped_long_ago = async {
+            stop.cancelled().await;
+            sleep(self.drain_timeout).await;
+        };
+        Some(tokio::select! {
+            biased;
+            stream = self.hello(requests) => stream.map(|stream| (stream, connection)),
+            never = connection.as_mut() => match never {},
+            () = sleep_until(due) => Err(late()),
+            () = stopped_long_ago => return None,
+        })
     }
 
     async fn dial(&self) -> Result<(SendRequest<Bytes>, Connection<TcpStream, Bytes>), ConnectError> {
@@ -142,7 +162,7 @@ impl Connector {
             Ok(Welcome::Accepted(accepted)) => Ok(Stream { accepted, outgoing, incoming, _requests: requests }),
             Ok(Welcome::Rejected(rejected)) => Err(ConnectError::Rejected {
                 address: self.address(),
-                reason: reason(rejected.reason),
+                reason: rejected.reason.as_str(),
                 message: rejected.message,
                 retry_after: rejected.retry_after,
             }),
@@ -166,13 +186,15 @@ impl Connector {
                 return Duration::ZERO;
             }
         };
-        let tunnel = TunnelHandle::instance(config);
+        let tunnel = TunnelHandle::instance(config, self.live.meters.tunnel.clone());
+        self.live.meters.registered.increment(1);
         let _up = self.live.tunnel_up(tunnel.clone());
         info!(gateway = %self.gateway, instance = %self.hello.instance_id, "registered");
 
         let events = Dispatcher {
             services: self.services.clone(),
             tasks: self.live.tasks.clone(),
+            meters: self.live.meters.clone(),
             gateway: self.gateway.to_string(),
         };
         // Hello went out before there was a tunnel.
@@ -286,20 +308,6 @@ async fn driven(connection: Connection<TcpStream, Bytes>) -> Infallible {
         debug!(%error, "connection lost");
     }
     pending().await
-}
-
-fn reason(reason: RejectReason) -> &'static str {
-    match reason {
-        RejectReason::Unspecified => "UNSPECIFIED",
-        RejectReason::Version => "VERSION",
-        RejectReason::Unknown => "UNKNOWN",
-        RejectReason::Draining => "DRAINING",
-        RejectReason::Unauthenticated => "UNAUTHENTICATED",
-        RejectReason::PermissionDenied => "PERMISSION_DENIED",
-        RejectReason::Flapping => "FLAPPING",
-        RejectReason::Invalid => "INVALID",
-        RejectReason::ResourceExhausted => "RESOURCE_EXHAUSTED",
-    }
 }
 
 /// Dial, HTTP/2, Hello and Welcome together. A gateway that takes longer is of no use.

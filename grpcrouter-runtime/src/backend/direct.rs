@@ -23,6 +23,8 @@ use tracing::{debug, warn};
 
 use super::answering::{Answering, Outlet, Over};
 use super::dispatch::Services;
+use super::meters::Meters;
+use crate::accept_log::AcceptLog;
 use crate::h2_body::RecvBody;
 use crate::metadata;
 
@@ -32,14 +34,16 @@ pub(super) struct Direct {
     pub(super) listener: TcpListener,
     pub(super) services: Arc<Services>,
     pub(super) tasks: TaskTracker,
+    pub(super) meters: Arc<Meters>,
     pub(super) drain_timeout: Duration,
 }
 
 impl Direct {
     /// Accepts until `stop`; then what runs may finish, for as long as the drain timeout.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let Self { listener, services, tasks, drain_timeout } = self;
+        let Self { listener, services, tasks, meters, drain_timeout } = self;
         let connections = TaskTracker::new();
+        let mut log = AcceptLog::default();
         // Calls end with a status; connections are cut. Dropped with this future: no connection outlives its door.
         let (end, cut) = (CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
@@ -50,13 +54,14 @@ impl Direct {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let (services, tasks) = (services.clone(), tasks.clone());
-                    let door = Door { services, tasks, peer, stop: stop.clone(), end: end.clone() };
+                    log.works();
+                    let (services, tasks, meters) = (services.clone(), tasks.clone(), meters.clone());
+                    let door = Door { services, tasks, meters, peer, stop: stop.clone(), end: end.clone() };
                     let cut = cut.clone();
                     connections.spawn(async move { cut.run_until_cancelled(door.connection(stream)).await });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection; trying again");
+                    log.failed(&error);
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -79,6 +84,7 @@ impl Direct {
 struct Door {
     services: Arc<Services>,
     tasks: TaskTracker,
+    meters: Arc<Meters>,
     peer: SocketAddr,
     /// No new call.
     stop: CancellationToken,
@@ -128,6 +134,7 @@ impl Door {
 
     fn call(&self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
         let (head, stream) = request.into_parts();
+        let content_subtype = metadata::content_subtype(&head.headers);
         let refusal = if head.method != Method::POST {
             Some(StatusCode::METHOD_NOT_ALLOWED)
         } else if !metadata::is_grpc(&head.headers) {
@@ -144,12 +151,14 @@ impl Door {
         let path = Text::from(head.uri.path().to_owned());
         let authority = Text::from(head.uri.authority().map(ToString::to_string).unwrap_or_default());
         // Through the same rules as a call that comes over a gateway: what must not cross there is not seen here.
+        let meter = self.meters.began(path.clone());
         let request = metadata::start_from_request(&head.headers, path, authority)
             .and_then(|head| Ok((metadata::request_from_start(&head.start, head.timeout)?, head.timeout)));
         let (request, time_left) = match request {
             Ok(request) => request,
             Err(answer) => {
-                let _ = respond.send_response(metadata::trailers_only(&answer.trailers()), true);
+                meter.ended(None, Some(answer.trailers().status));
+                let _ = respond.send_response(metadata::trailers_only(&answer.trailers(), &content_subtype), true);
                 return;
             }
         };
@@ -158,11 +167,13 @@ impl Door {
             let body = Body::new(ClientBody(RecvBody::new(stream)));
             let outlet = StreamOutlet {
                 head: respond,
+                content_subtype,
                 stream: None,
                 deadline: time_left.map(|left| Box::pin(sleep(left))),
                 end: Box::pin(end.cancelled_owned()),
             };
-            Answering::new(services.call(request.map(|()| body)), outlet).await;
+            let code = Answering::new(services.call(request.map(|()| body)), outlet).await;
+            meter.ended(None, code);
         });
     }
 }
@@ -170,6 +181,8 @@ impl Door {
 /// The way back to the client.
 struct StreamOutlet {
     head: SendResponse<Bytes>,
+    /// Of the request.
+    content_subtype: Text,
     stream: Option<h2::SendStream<Bytes>>,
     deadline: Option<Pin<Box<Sleep>>>,
     end: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -236,7 +249,7 @@ impl StreamOutlet {
         if self.stream.is_none() {
             self.stream = match (headers, trailers) {
                 (None, Some(trailers)) if data.is_empty() => {
-                    let _ = self.head.send_response(metadata::trailers_only(trailers), true);
+                    let _ = self.head.send_response(metadata::trailers_only(trailers, &self.content_subtype), true);
                     return None;
                 }
                 (headers, _) => {

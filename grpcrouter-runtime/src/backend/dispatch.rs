@@ -6,22 +6,23 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{CallId, Close, ResponsePart, Update};
+use grpcrouter_protocol::{Close, ResponsePart, Update};
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::{Service, ServiceExt as _};
-use tracing::{debug, info};
+use tracing::{Instrument as _, debug, debug_span, info};
 
 use super::answering::{Answering, Handler};
 use super::instance_call::{InstanceCall, TunnelOutlet};
+use super::meters::Meters;
 use super::request_body::RequestBody;
 use crate::clock;
 use crate::metadata;
 use crate::status::{self, Answer};
-use crate::tunnel::{Started, TunnelEvents, TunnelHandle};
+use crate::tunnel::{Started, TunnelEvents, TunnelHandle, why};
 
 /// The services of a backend, by full name: one look for each call, whatever the method.
 #[derive(Default)]
@@ -54,10 +55,14 @@ impl Services {
         self.0.keys().map(|name| (*name, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
     }
 
+    /// Whether a path names one of them.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(service_of(path))
+    }
+
     /// Hands a call to its service.
     pub(super) fn call(&self, request: Request<Body>) -> Handler {
-        let path = request.uri().path();
-        let service = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
+        let service = service_of(request.uri().path());
         match self.0.get(service) {
             Some(service) => service.call(request),
             None => {
@@ -66,6 +71,10 @@ impl Services {
             }
         }
     }
+}
+
+fn service_of(path: &str) -> &str {
+    path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default()
 }
 
 impl fmt::Debug for Services {
@@ -104,6 +113,7 @@ where
 pub(super) struct Dispatcher {
     pub(super) services: Arc<Services>,
     pub(super) tasks: TaskTracker,
+    pub(super) meters: Arc<Meters>,
     /// Where the tunnel leads, for the log.
     pub(super) gateway: String,
 }
@@ -112,9 +122,11 @@ impl TunnelEvents for Dispatcher {
     fn started(&self, tunnel: &TunnelHandle, started: Started) {
         let Started { call: id, start, deadline, data, half_close } = started;
         let left = deadline.map(|deadline| deadline.since(clock::now()));
+        let meter = self.meters.began(start.path.clone());
         let request = match metadata::request_from_start(&start, left) {
             Ok(request) => request,
             Err(answer) => {
+                meter.ended(Some(id), Some(answer.trailers().status));
                 let part = ResponsePart { trailers: Some(answer.trailers()), ..ResponsePart::default() };
                 tunnel.respond(id, part);
                 return;
@@ -128,7 +140,8 @@ impl TunnelEvents for Dispatcher {
             let body = Body::new(RequestBody::new(call.clone()));
             let outlet = TunnelOutlet::new(call);
             let answering = Answering::new(services.call(request.map(|()| body)), outlet);
-            ended(id, &start.path, answering.await);
+            let code = answering.instrument(debug_span!("call", call = %id)).await;
+            meter.ended(Some(id), code);
         });
     }
 
@@ -140,13 +153,7 @@ impl TunnelEvents for Dispatcher {
     fn updated(&self, _: Update) {}
 
     fn closed(&self, close: &Close) {
-        debug!(gateway = self.gateway, code = ?close.code, reason = close.reason, "the gateway closed the tunnel");
-    }
-}
-
-fn ended(id: CallId, path: &grpcrouter_protocol::Text, code: Option<u32>) {
-    match code {
-        Some(code) => debug!(call = %id, %path, code = ?tonic::Code::from(code.cast_signed()), "call ended"),
-        None => debug!(call = %id, %path, "call cancelled"),
+        let (why, reason) = (why(close.code), status::shown(&close.reason));
+        debug!(gateway = self.gateway, why, reason, "the gateway closed the tunnel");
     }
 }

@@ -62,6 +62,8 @@ impl CallSink for InstanceCall {
                 });
                 state.task.take()
             }
+            // What waits of a request goes with its handler, and the call is not over before that.
+            CallEvent::Leased(_) => None,
             // A gateway's events.
             CallEvent::Response { .. } | CallEvent::Refused(_) => None,
         };

@@ -10,6 +10,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use super::instance_call::InstanceCall;
+use crate::tunnel::kept;
 
 /// What a service reads of a call that came through a tunnel.
 ///
@@ -67,7 +68,8 @@ impl Upload {
     /// Takes what came; the reader to wake, without any lock held.
     pub(super) fn push(&mut self, data: Bytes, half_close: bool) -> Option<Waker> {
         if !data.is_empty() && !self.closed {
-            self.parts.push_back(data);
+            // The first may be all there is, and is mostly taken at once.
+            self.parts.push_back(if self.parts.is_empty() { data } else { kept(data) });
         }
         self.half_closed |= half_close;
         self.reader.take()
@@ -148,6 +150,18 @@ mod tests {
 
         assert_eq!(poll(&mut upload), Poll::Ready(Some(Ok(Bytes::from_static(b"a")))));
         assert_eq!(poll(&mut upload), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_small_part_that_waits_behind_another_does_not_keep_its_batch() {
+        let batch = Bytes::from(vec![7; 1000]);
+        let mut upload = Upload::default();
+        upload.push(batch.slice(..10), false);
+        upload.push(batch.slice(10..20), false);
+
+        let at_batch: Vec<_> = upload.parts.iter().map(|part| batch.as_ptr_range().contains(&part.as_ptr())).collect();
+
+        assert_eq!(at_batch, [true, false]);
     }
 
     #[test]

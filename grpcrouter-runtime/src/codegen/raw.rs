@@ -1,5 +1,5 @@
-//! The raw path: a generated router as a tower service that forwards bytes as they are, and the two wrappers around
-//! such a service: [`Keyed`] and [`Prefixed`].
+//! The raw path: a generated router as a tower service that forwards bytes as they are, and the wrappers around such a
+//! service: [`Keyed`], [`KeyedPath`] and [`Prefixed`].
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,11 +11,13 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 use http_body::Body as HttpBody;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower_service::Service;
 
-use super::{RouterChannel, ServiceSpec, StdError};
+use super::{RouterChannel, ServiceSpec, StdError, Strategy};
+use crate::metadata;
 use crate::status::{Answer, nearest};
 
 /// Sends a call on as it is. A path that is none of the service's methods is answered here, as the service itself would.
@@ -25,10 +27,20 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    if spec.method_by_path(request.uri().path()).is_none() {
+    if !is_method(spec, request.uri().path()) {
         return RawFuture { step: Step::Answered { response: Some(unknown_method(spec, request.uri().path())) } };
     }
     RawFuture { step: Step::Sent { response: channel.call(request.map(Body::new)) } }
+}
+
+/// Whether `path` calls a method of the service; where the key is in the path, that is for the gateway to tell.
+fn is_method(spec: &ServiceSpec, path: &str) -> bool {
+    let keyed = || {
+        let bare = path.rmatch_indices('/').nth(1).and_then(|(at, _)| path.get(at..));
+        let method = bare.and_then(|bare| spec.method_by_path(bare));
+        method.is_some_and(|method| spec.routes(method).strategy == Strategy::PathBased)
+    };
+    spec.method_by_path(path).is_some() || keyed()
 }
 
 fn unknown_method(spec: &ServiceSpec, path: &str) -> http::Response<Body> {
@@ -89,6 +101,16 @@ impl<S> Keyed<S> {
     pub fn new(inner: S, name: &'static str, key: HeaderValue) -> Self {
         Self { inner, name: HeaderName::from_static(name), key }
     }
+
+    /// Wraps a service whose key is the bytes of a `-bin` entry, which travel in base64.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn binary(inner: S, name: &'static str, key: impl AsRef<[u8]>) -> Self {
+        // Base64 is always a header's value.
+        let key = metadata::encode_bin(key.as_ref()).unwrap_or(HeaderValue::from_static(""));
+        Self::new(inner, name, key)
+    }
 }
 
 impl<S: Service<http::Request<B>>, B> Service<http::Request<B>> for Keyed<S> {
@@ -102,6 +124,39 @@ impl<S: Service<http::Request<B>>, B> Service<http::Request<B>> for Keyed<S> {
 
     fn call(&mut self, mut request: http::Request<B>) -> S::Future {
         request.headers_mut().insert(self.name.clone(), self.key.clone());
+        self.inner.call(request)
+    }
+}
+
+/// Sends every call with the same routing key in its path.
+#[derive(Debug, Clone)]
+pub struct KeyedPath<S> {
+    inner: S,
+    /// What stands before the service: the prefix and the key.
+    before: String,
+}
+
+impl<S> KeyedPath<S> {
+    /// Wraps a service whose paths have `prefix`, or an empty one, before the key.
+    pub fn new(inner: S, prefix: &'static str, key: impl AsRef<str>) -> Self {
+        Self { inner, before: format!("{prefix}/{}", utf8_percent_encode(key.as_ref(), NON_ALPHANUMERIC)) }
+    }
+}
+
+impl<S: Service<http::Request<B>>, B> Service<http::Request<B>> for KeyedPath<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> S::Future {
+        let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        if let Some(uri) = with_path(request.uri(), &format!("{}{path}", self.before)) {
+            *request.uri_mut() = uri;
+        }
         self.inner.call(request)
     }
 }
@@ -146,11 +201,13 @@ where
 /// The address behind the prefix; none if it does not begin with it.
 fn without_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
     let rest = uri.path_and_query()?.as_str().strip_prefix(prefix)?;
-    if !rest.starts_with('/') {
-        return None;
-    }
+    if rest.starts_with('/') { with_path(uri, rest) } else { None }
+}
+
+/// The address with another path; none if there can be no such path.
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(rest).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()
 }
 

@@ -1,18 +1,21 @@
 //! What a proto file says of a service and its methods, as constants: generated code writes it, `build()` reads it.
 //! Each setter is const and each default is the option's, so a new option breaks no generated code.
 
+use super::FieldPath;
+
 /// A generated router, such as `MyServiceRouter`: what a gateway is told of its service, and what it can be used as.
 ///
 /// * **Added to a gateway** with [`GatewayBuilder::add_router`](crate::GatewayBuilder::add_router), which serves it with
 ///   the gateway's own front. This is the way to serve: none of the limits below holds.
 /// * **The channel of tonic's own client**: `MyServiceRouter::new(&gateway).typed_client()` calls a backend from the
-///   gateway's process, and `typed_client_for(key)` the one that has this routing key, whatever key a call brings. A key
-///   whose name ends in `-bin` is handed over as the header says it: in base64. A dropped call is cancelled; a response
-///   that nobody reads waits in one window of the call.
+///   gateway's process, and `typed_client_for(key)` the one that has this routing key, whatever key a call brings; it is
+///   text, or bytes for a `-bin` entry, and is there where the client sets it: in metadata, a header or the path. A dropped call is cancelled; a response that nobody reads waits in one window
+///   of the call.
 /// * **A service of your own server**, tonic's or axum's, beside
 ///   [`register_service`](crate::Gateway::register_service), whose docs tell the limits. It forwards bytes as they are.
 ///   A `path_prefix` is served by [`Prefixed`](super::Prefixed), added as another service. In axum a router is mounted
-///   with `.route_service("/package.Service/{*method}", router)`.
+///   with `.route_service("/package.Service/{*method}", router)`; a key in the path needs axum, with another route
+///   `"/prefix/{key}/package.Service/{*method}"`, for tonic's server knows no such paths.
 /// * **The service's own tonic trait**, to be wrapped by your code and served with `MyServiceServer::new(..)`, message by
 ///   message. On top of the limits of a server of your own:
 ///   * Messages are decoded and encoded again: fields that this proto does not know are dropped, and a compressed message
@@ -47,6 +50,8 @@ pub struct ServiceSpec {
     pub on_missing_key: OnMissingKey,
     /// Whether a call that finds no instance waits for one.
     pub wait_for_instance: bool,
+    /// The field that `FIELD_BASED` reads, of a request of every method that has no other.
+    pub field: Option<FieldPath>,
     /// The service's methods, in the order of the proto file.
     pub methods: &'static [MethodSpec],
 }
@@ -63,6 +68,7 @@ impl ServiceSpec {
             load_balancing: LoadBalancing::RoundRobin,
             on_missing_key: OnMissingKey::Balance,
             wait_for_instance: false,
+            field: None,
             methods: &[],
         }
     }
@@ -103,6 +109,12 @@ impl ServiceSpec {
         self
     }
 
+    /// Sets the field that `FIELD_BASED` reads.
+    pub const fn field(mut self, field: FieldPath) -> Self {
+        self.field = Some(field);
+        self
+    }
+
     /// Sets the methods.
     pub const fn methods(mut self, methods: &'static [MethodSpec]) -> Self {
         self.methods = methods;
@@ -116,7 +128,11 @@ impl ServiceSpec {
 
     /// How the calls of one of its methods are routed: the service's options, overridden field by field by the method's.
     pub fn routes(&self, method: &MethodSpec) -> Routes {
-        let own = &method.routes;
+        self.routes_with(&method.routes)
+    }
+
+    /// The same for any method, by what it sets itself.
+    pub(crate) fn routes_with(&self, own: &MethodRoutes) -> Routes {
         Routes {
             target: own.target.unwrap_or(self.target),
             routing_key: own.routing_key.or(self.routing_key),
@@ -125,6 +141,7 @@ impl ServiceSpec {
             load_balancing: own.load_balancing.unwrap_or(self.load_balancing),
             on_missing_key: own.on_missing_key.unwrap_or(self.on_missing_key),
             wait_for_instance: own.wait_for_instance.unwrap_or(self.wait_for_instance),
+            field: own.field.or(self.field),
         }
     }
 }
@@ -147,6 +164,8 @@ pub struct Routes {
     pub on_missing_key: OnMissingKey,
     /// See [`ServiceSpec::wait_for_instance`].
     pub wait_for_instance: bool,
+    /// See [`ServiceSpec::field`].
+    pub field: Option<FieldPath>,
 }
 
 /// One method of a service.
@@ -196,6 +215,8 @@ pub struct MethodRoutes {
     pub on_missing_key: Option<OnMissingKey>,
     /// See [`ServiceSpec::wait_for_instance`].
     pub wait_for_instance: Option<bool>,
+    /// See [`ServiceSpec::field`].
+    pub field: Option<FieldPath>,
 }
 
 impl MethodRoutes {
@@ -209,6 +230,7 @@ impl MethodRoutes {
             load_balancing: None,
             on_missing_key: None,
             wait_for_instance: None,
+            field: None,
         }
     }
 
@@ -251,6 +273,12 @@ impl MethodRoutes {
     /// Sets whether a call waits for an instance.
     pub const fn wait_for_instance(mut self, wait_for_instance: bool) -> Self {
         self.wait_for_instance = Some(wait_for_instance);
+        self
+    }
+
+    /// Sets the field that `FIELD_BASED` reads.
+    pub const fn field(mut self, field: FieldPath) -> Self {
+        self.field = Some(field);
         self
     }
 }
@@ -379,6 +407,7 @@ mod tests {
             load_balancing: LoadBalancing::LeastRequest,
             on_missing_key: OnMissingKey::Balance,
             wait_for_instance: false,
+            field: None,
         };
         assert_eq!(SPEC.routes(&METHODS[0]), routes);
     }

@@ -35,11 +35,17 @@ pub(super) fn admit(core: &GatewayCore, hello: &Hello) -> Result<Agreement, Reje
             return Err(rejected(RejectReason::ResourceExhausted, why));
         }
     }
-    if core.registry.tunnels().len() >= MAX_TUNNELS {
+    if core.registry.tunnel_count() >= MAX_TUNNELS {
         let why = format!("this gateway holds {MAX_TUNNELS} tunnels and takes no more");
         return Err(rejected(RejectReason::ResourceExhausted, why));
     }
-    agree(hello, &core.limits.tunnel)
+    let agreement = agree(hello, &core.limits.tunnel)?;
+    // Last: it counts, and only one who would be let in.
+    core.registry.may_take(hello).map_err(|retry_after| Rejected {
+        retry_after,
+        ..rejected(RejectReason::Flapping, format!("processes push each other out of the instance id {:?}: give each its own .instance_id(..); the one that is here stays", hello.instance_id.as_str()))
+    })?;
+    Ok(agreement)
 }
 
 fn rejected(reason: RejectReason, message: String) -> Rejected {

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use grpcrouter_protocol::Config;
+use grpcrouter_protocol::{Config, WindowPool};
 
-use super::{Gateway, GatewayCore, Limits, registry::Registry, route::Routes, stats::Counts};
-use crate::{
-    codegen::{Router, ServiceSpec},
-    error::ConfigError,
+use super::{
+    Gateway, GatewayCore, Limits,
+    meters::Meters,
+    registry::{InstanceChange, OnChange, Registry},
+    route::Routes,
+    service_routes::ServiceRoutes,
+    stats::Counts,
 };
+use crate::{codegen::Router, error::ConfigError};
 
 /// Sets up a [`Gateway`]. Nothing is checked before [`build`](Self::build).
 ///
@@ -26,28 +30,42 @@ use crate::{
 #[derive(Debug, Clone)]
 #[must_use = "nothing is built before build()"]
 pub struct GatewayBuilder {
-    specs: Vec<&'static ServiceSpec>,
+    eject_after: u32,
+    on_change: Vec<OnChange>,
+    services: Vec<ServiceRoutes>,
     drain_timeout: Duration,
     max_connections: usize,
     max_open_calls: u32,
     max_message_size: usize,
+    max_parked_calls: usize,
+    window_memory: u64,
 }
 
 impl GatewayBuilder {
     pub(super) fn new() -> Self {
         Self {
-            specs: Vec::new(),
+            services: Vec::new(),
             drain_timeout: DRAIN_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
+            eject_after: EJECT_AFTER,
+            on_change: Vec::new(),
             max_open_calls: Config::default().max_open_calls,
             max_message_size: usize::MAX,
+            max_parked_calls: MAX_PARKED_CALLS,
+            window_memory: WINDOW_MEMORY,
         }
     }
 
     /// Serves the service of a generated router: its methods, its prefix, its routing, as the proto file says. Once for
     /// each service.
     pub fn add_router<R: Router>(mut self) -> Self {
-        self.specs.push(R::SPEC);
+        self.services.push(ServiceRoutes::generated(R::SPEC));
+        self
+    }
+
+    /// Serves a service that has no generated router, by what is said of it here. Once for each service.
+    pub fn add_service(mut self, routes: ServiceRoutes) -> Self {
+        self.services.push(routes);
         self
     }
 
@@ -66,7 +84,8 @@ impl GatewayBuilder {
     }
 
     /// How many calls one tunnel carries at once; an instance may ask for less. 1 to 1,048,576, default 1024. A call whose client or
-    /// instance does not read may hold a window of 64 KiB in each direction.
+    /// instance does not read may hold a window of 64 KiB in each direction, and its part of
+    /// [`window_memory`](Self::window_memory).
     pub fn max_open_calls(mut self, value: u32) -> Self {
         self.max_open_calls = value;
         self
@@ -81,13 +100,48 @@ impl GatewayBuilder {
         self
     }
 
+    /// How many calls wait at once for an instance to come, where the option `wait_for_instance` says that they may; one
+    /// more is answered RESOURCE_EXHAUSTED at once. Default 1,000: a fleet that restarts keeps its callers for a moment, a
+    /// service that nobody runs does not fill the memory. A call that waits costs some KiB and what its client has sent,
+    /// at most 256 KiB. Zero: none waits.
+    pub fn max_parked_calls(mut self, value: usize) -> Self {
+        self.max_parked_calls = value;
+        self
+    }
+
+    /// How many bytes the windows of all calls may take beyond their first 64 KiB. A window doubles, up to 4 MiB, while
+    /// its client reads faster than the way to the instance and back lets more come; so long ways cost no speed. A tunnel
+    /// takes at most 64 MiB of it, and nobody more than is left for the others. Default 512 MiB: what is not needed is
+    /// not used. Zero: windows stay as they are.
+    pub fn window_memory(mut self, bytes: u64) -> Self {
+        self.window_memory = bytes;
+        self
+    }
+
+    /// How many calls of an instance must fail in a row, none answered in between, for the gateway to leave it out for a
+    /// while: 10 seconds at first, longer if it goes on, then it is let in step by step. Default 10, zero: never.
+    ///
+    /// A failure is UNAVAILABLE, INTERNAL or UNKNOWN from the service itself, or a broken protocol. Only one that fails
+    /// by itself is left out, never more than half of a service's instances, and never the only one that has a key.
+    pub fn eject_after(mut self, failures: u32) -> Self {
+        self.eject_after = failures;
+        self
+    }
+
+    /// Calls `callback` with each change among the instances. Where the change happens, so it must not take long: what
+    /// takes long reads [`Gateway::watch`] in a task of its own. May be set several times.
+    pub fn on_change(mut self, callback: impl Fn(&InstanceChange) + Send + Sync + 'static) -> Self {
+        self.on_change.push(OnChange::new(callback));
+        self
+    }
+
     /// Checks all that was set.
     ///
     /// # Errors
     /// Nothing to serve; an option of a proto file that this version does not serve or that cannot be meant; two routers
     /// for one path; a limit that cannot work.
     pub fn build(self) -> Result<Gateway, ConfigError> {
-        if self.specs.is_empty() {
+        if self.services.is_empty() {
             return Err(ConfigError::NothingToServe {
                 who: "the gateway",
                 hint: "add the generated router of a service with .add_router::<MyServiceRouter>()",
@@ -99,20 +153,30 @@ impl GatewayBuilder {
         let tunnel = Config { max_open_calls: self.max_open_calls, ..Config::default() }
             .checked()
             .map_err(|error| ConfigError::setting("max_open_calls", self.max_open_calls, error.problem))?;
-        let routes = Routes::new(&self.specs)?;
-        let registry = Registry::new(routes.targets());
+        let routes = Routes::new(&self.services)?;
+        let registry = Registry::new(routes.balancings(), self.eject_after, self.on_change);
+        let meters = Meters::new(&routes);
+        let windows = WindowPool::new(self.window_memory);
         let limits = Limits {
             drain_timeout: self.drain_timeout,
             max_connections: self.max_connections,
             max_message_size: self.max_message_size,
+            max_parked_calls: self.max_parked_calls,
             tunnel,
         };
-        Ok(Gateway { core: Arc::new(GatewayCore { routes, registry, counts: Counts::default(), limits }) })
+        Ok(Gateway {
+            core: Arc::new(GatewayCore { routes, registry, counts: Counts::default(), windows, meters, limits }),
+        })
     }
 }
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: usize = 10_000;
+
+/// Ten answers in a row are no bad luck; with a hundred calls a second they are a tenth of a second.
+const EJECT_AFTER: u32 = 10;
+const WINDOW_MEMORY: u64 = 512 << 20;
+const MAX_PARKED_CALLS: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -16,22 +16,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use grpcrouter_protocol::{CallId, CancelReason, EndReason, OpenCall, Outcome as Lost, Text};
+use grpcrouter_protocol::{CallId, CancelReason, EndReason, OpenCall, Outcome as Lost, Text, Time};
 use h2::{RecvStream, server::SendResponse};
 use http::request;
-use tracing::debug;
 
 use self::{
-    reply::Reply,
+    reply::{Reply, Said},
     upload::{Broken, Upload},
 };
 use super::{
     connection::Shared,
     edge::Messages,
-    forward::{self, Refusal, Way},
+    forward::{self, Refusal},
+    parking::Spot,
     route::MethodRoute,
+    way::{self, End, Unplaced, Way},
 };
 use crate::{
+    clock, metadata,
     status::{Answer, Outcome},
     tunnel::{CallEvent, CallSink},
 };
@@ -80,7 +82,9 @@ impl ClientCall {
         let (way, open) = match forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers) {
             Ok(prepared) => prepared,
             Err(Refusal::Http(status)) => return reply::http(respond, status),
-            Err(Refusal::Answer(answer)) => return Reply::new(respond, usize::MAX).answer(&answer),
+            Err(Refusal::Answer(answer)) => {
+                return Reply::new(respond, metadata::content_subtype(&head.headers), usize::MAX).answer(&answer);
+            }
         };
         let call = Arc::new(Self {
             connection: connection.clone(),
@@ -88,11 +92,12 @@ impl ClientCall {
             queued: AtomicBool::new(false),
             place: Mutex::new(Place { work: None, inbox: VecDeque::new(), client_moved: false, over: false }),
         });
-        core.counts.call_began();
+        way.began(core);
         let takes_one_message = way.route(core).is_some_and(MethodRoute::takes_one_message);
         let max_message = core.limits.max_message_size;
         let upload = Upload::new(body, Messages::new(takes_one_message, max_message));
-        let mut work = Work { call: call.clone(), way, reply: Reply::new(respond, max_message), upload };
+        let reply = Reply::new(respond, open.start.content_subtype.clone(), max_message);
+        let mut work = Work { call: call.clone(), way, reply, upload, held: None, counted: 0, end: End::CANCELLED };
         let state = work.begin(open);
         call.settle(work, state);
     }
@@ -114,6 +119,7 @@ impl ClientCall {
     /// Puts the work back, once nothing is left to do; or ends it.
     fn settle(&self, mut work: Work, mut state: Call) {
         while state == Call::Open {
+            work.count_queued();
             let mut place = self.lock();
             let client_moved = mem::take(&mut place.client_moved);
             if !client_moved && place.inbox.is_empty() {
@@ -180,6 +186,14 @@ impl Wake for ClientCall {
     }
 }
 
+/// A call that no instance has yet: its key is still to come, or one who can take it.
+#[derive(Debug)]
+struct Held {
+    open: Box<OpenCall>,
+    /// Where it is told of a change, and of its deadline.
+    spot: Spot,
+}
+
 /// The work of a call, in the hands of one at a time.
 #[derive(Debug)]
 struct Work {
@@ -188,6 +202,12 @@ struct Work {
     way: Way,
     reply: Reply,
     upload: Upload,
+    /// The call itself, while no instance has it.
+    held: Option<Held>,
+    /// What of it is in the gateway's count of queued bytes.
+    counted: usize,
+    /// What the client is told, once it is; until then the call ends only if the client leaves it.
+    end: End,
 }
 
 impl Work {
@@ -200,20 +220,77 @@ impl Work {
         if let Err(broken) = self.upload.read(&mut cx) {
             return self.broken(&broken);
         }
+        if self.way.unread {
+            return self.read_key(Box::new(open), None);
+        }
         (open.data, open.half_close) = self.upload.first();
         let opened = forward::exchange(&self.call.connection.core, &mut self.way, open, &self.call);
-        self.opened(opened)
+        self.opened(opened, None)
     }
 
-    fn opened(&mut self, opened: Result<usize, Answer>) -> Call {
-        match opened {
-            Ok(capacity) => {
-                self.upload.allow(capacity);
-                self.upload();
+    /// `spot` is where the call waited, if it did.
+    fn opened(&mut self, mut opened: Result<usize, Unplaced>, mut spot: Option<Spot>) -> Call {
+        loop {
+            match opened {
+                Ok(capacity) => {
+                    self.upload.allow(capacity);
+                    self.upload();
+                    return Call::Open;
+                }
+                Err(Unplaced::Answered(answer)) => return self.end(&answer),
+                Err(Unplaced::Waits(open)) => {
+                    if let Some(spot) = spot {
+                        self.held = Some(Held { open, spot });
+                        return Call::Open;
+                    }
+                    match self.park(open.deadline) {
+                        Ok(parked) => spot = Some(parked),
+                        Err(full) => return self.end(&full),
+                    }
+                    // An instance may have come before anybody was told that this call waits.
+                    opened = forward::exchange(&self.call.connection.core, &mut self.way, *open, &self.call);
+                }
+            }
+        }
+    }
+
+    fn park(&self, deadline: Option<Time>) -> Result<Spot, Answer> {
+        let core = &self.call.connection.core;
+        let route = self.way.route(core).ok_or_else(Answer::refused)?;
+        let most = core.limits.max_parked_calls;
+        let spot = core.registry.parking.park(route.target, deadline, &Waker::from(self.call.clone()), most);
+        spot.ok_or_else(|| Answer::too_many_wait(route.service(), most))
+    }
+
+    /// Looks for the key in what has come of the first message; until it is there, no instance has the call.
+    fn read_key(&mut self, mut open: Box<OpenCall>, spot: Option<Spot>) -> Call {
+        let core = &self.call.connection.core;
+        match forward::read_key(core, &mut self.way, self.upload.come(), self.upload.has_ended()) {
+            Err(answer) => self.end(&answer),
+            Ok(true) => {
+                (open.data, open.half_close) = self.upload.first();
+                let opened = forward::exchange(core, &mut self.way, *open, &self.call);
+                self.opened(opened, None)
+            }
+            Ok(false) => {
+                let ring = || core.registry.parking.ring(open.deadline, &Waker::from(self.call.clone()));
+                let spot = spot.unwrap_or_else(ring);
+                self.held = Some(Held { open, spot });
                 Call::Open
             }
-            Err(answer) => self.end(&answer),
         }
+    }
+
+    /// Something moved, and no instance has the call yet.
+    fn go_on(&mut self, Held { open, spot }: Held) -> Call {
+        if open.deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            return self.end(&Answer::deadline().outcome(Outcome::NotSent));
+        }
+        if self.way.unread {
+            return self.read_key(open, Some(spot));
+        }
+        let opened = forward::exchange(&self.call.connection.core, &mut self.way, *open, &self.call);
+        self.opened(opened, Some(spot))
     }
 
     /// Looks at everything that HTTP/2 may have news of.
@@ -223,8 +300,14 @@ impl Work {
         if self.reply.is_reset(&mut cx) {
             return self.client_gone();
         }
+        if self.reply.is_ending() {
+            return self.reply(&mut cx);
+        }
         if let Err(broken) = self.upload.read(&mut cx) {
             return self.broken(&broken);
+        }
+        if let Some(held) = self.held.take() {
+            return self.go_on(held);
         }
         self.upload();
         self.reply(&mut cx)
@@ -234,10 +317,13 @@ impl Work {
         match event {
             CallEvent::Response { headers, mut data, trailers } => {
                 let within = self.reply.limit(&mut data);
+                if headers.is_some() {
+                    self.way.answered();
+                }
                 let taken = self.reply.take(headers, data);
                 if let Err(long) = within {
                     self.cancel();
-                    return self.end(&long.answer("a message of the response"));
+                    return self.end(&long.answer("a message of the response", Outcome::MaybeExecuted));
                 }
                 let Some(trailers) = trailers else {
                     let waker = Waker::from(self.call.clone());
@@ -246,9 +332,14 @@ impl Work {
                         Err(_) => self.client_gone(),
                     };
                 };
-                // The tunnel is done with the call: nobody is left to tell should the client have gone.
-                let _ = taken.and_then(|()| self.reply.finish(&trailers));
-                Call::Over
+                self.end = End::by_service(&trailers);
+                let waker = Waker::from(self.call.clone());
+                let cx = &mut Context::from_waker(&waker);
+                Self::said(taken.and_then(|()| self.reply.finish(trailers, cx)))
+            }
+            CallEvent::Leased(lease) => {
+                self.reply.hold(lease);
+                Call::Open
             }
             CallEvent::Writable { capacity } => {
                 self.upload.allow(capacity);
@@ -258,13 +349,13 @@ impl Work {
             CallEvent::Refused(call) => self.again(*call, Outcome::NotStarted),
             CallEvent::Ended(EndReason::Lost(Lost::NotSent(call))) => self.again(*call, Outcome::NotSent),
             CallEvent::Ended(EndReason::Lost(_)) => {
-                let answer = forward::lost(&self.call.connection.core, Outcome::MaybeExecuted);
+                let answer = way::lost(&self.call.connection.core, Outcome::MaybeExecuted);
                 self.end(&answer)
             }
             CallEvent::Ended(EndReason::Deadline) => self.end(&Answer::deadline()),
             CallEvent::Ended(EndReason::Violation(why)) => self.end(&Answer::violation(&why.to_string())),
             CallEvent::Ended(EndReason::Cancelled(_)) => {
-                let answer = forward::lost(&self.call.connection.core, Outcome::MaybeExecuted);
+                let answer = way::lost(&self.call.connection.core, Outcome::MaybeExecuted);
                 self.end(&answer)
             }
             // A gateway is sent no requests.
@@ -277,7 +368,7 @@ impl Work {
         self.upload.restore(&mut call);
         let core = &self.call.connection.core;
         let opened = forward::exchange_again(core, &mut self.way, call, outcome, &self.call);
-        self.opened(opened)
+        self.opened(opened, None)
     }
 
     /// Sends what came from the client, as far as the call's credit goes.
@@ -296,14 +387,21 @@ impl Work {
             }
         };
         match self.reply.flush(cx, taken) {
-            Ok(()) => Call::Open,
             Err(reply::Gone) => self.client_gone(),
+            said => Self::said(said),
+        }
+    }
+
+    /// The tunnel is done with the call: nobody is left to tell should the client have gone.
+    fn said(said: Result<Said, reply::Gone>) -> Call {
+        match said {
+            Ok(Said::Part) => Call::Open,
+            Ok(Said::All) | Err(reply::Gone) => Call::Over,
         }
     }
 
     /// The client reset its stream, or its connection is dead.
     fn client_gone(&mut self) -> Call {
-        debug!(call = %self.call.id(), "client gone");
         self.cancel();
         Call::Over
     }
@@ -316,8 +414,18 @@ impl Work {
                 self.cancel();
                 let route = self.way.route(&self.call.connection.core);
                 let path = route.map_or("", |route| route.path.as_str());
-                self.end(&breach.answer(path))
+                let outcome = self.way.tunnel().map_or(Outcome::NotSent, |_| Outcome::MaybeExecuted);
+                self.end(&breach.answer(path, outcome))
             }
+        }
+    }
+
+    /// Tells the gateway's counters what waits here; for most calls that is nothing, and no counter is touched.
+    fn count_queued(&mut self) {
+        let queued = self.upload.queued_bytes() + self.reply.queued_bytes();
+        if queued != self.counted {
+            self.call.connection.core.counts.queued(self.counted, queued);
+            self.counted = queued;
         }
     }
 
@@ -329,14 +437,16 @@ impl Work {
 
     /// Ends the call with an answer of ours; the tunnel is done with it.
     fn end(&mut self, answer: &Answer) -> Call {
-        debug!(call = %self.call.id(), code = ?answer.code, reason = answer.reason.as_str(), "call ended here");
-        self.reply.end(answer);
-        Call::Over
+        self.end = End::here(answer);
+        let waker = Waker::from(self.call.clone());
+        Self::said(self.reply.end(answer, &mut Context::from_waker(&waker)))
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.call.connection.core.counts.call_ended();
+        let core = &self.call.connection.core;
+        core.counts.queued(self.counted, 0);
+        self.way.ended(core, self.call.id(), self.end);
     }
 }

@@ -240,6 +240,7 @@ struct Counted(Arc<GatewayCore>);
 impl Counted {
     fn new(core: &Arc<GatewayCore>) -> Self {
         core.counts.connection_began();
+        core.meters.connection_began();
         Self(core.clone())
     }
 }
@@ -247,6 +248,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.counts.connection_ended();
+        self.0.meters.connection_ended();
     }
 }
 

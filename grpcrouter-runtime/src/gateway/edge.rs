@@ -1,7 +1,7 @@
 //! Where a stream of gRPC messages stands, told from the length prefixes alone: how many have begun, whether it is inside
 //! of one, and what of that a method or a limit forbids.
 
-use crate::status::Answer;
+use crate::status::{Answer, Outcome};
 
 /// What the messages of a request must keep to. Looked at as they come, before any of them is kept.
 #[derive(Debug)]
@@ -54,11 +54,11 @@ impl Messages {
 }
 
 impl Breach {
-    /// What the caller of `path` is told.
-    pub(super) fn answer(self, path: &str) -> Answer {
+    /// What the caller of `path` is told, and what became of the call.
+    pub(super) fn answer(self, path: &str, outcome: Outcome) -> Answer {
         match self {
-            Self::Number(count) => Answer::wrong_number_of_messages(path, count),
-            Self::TooLong(long) => long.answer("a message of the request"),
+            Self::Number(count) => Answer::wrong_number_of_messages(path, count).outcome(outcome),
+            Self::TooLong(long) => long.answer("a message of the request", outcome),
         }
     }
 }
@@ -69,9 +69,9 @@ impl TooLong {
         self.at
     }
 
-    /// What the client is told of `what`, the message.
-    pub(super) fn answer(self, what: &str) -> Answer {
-        Answer::too_large(what, usize::try_from(self.size).unwrap_or(usize::MAX), self.most)
+    /// What the client is told of `what`, the message, and of the call.
+    pub(super) fn answer(self, what: &str, outcome: Outcome) -> Answer {
+        Answer::too_large(what, usize::try_from(self.size).unwrap_or(usize::MAX), self.most).outcome(outcome)
     }
 }
 

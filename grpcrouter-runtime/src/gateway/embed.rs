@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Headers, Text};
+use grpcrouter_protocol::{Headers, Text, Trailers};
 use http::{HeaderMap, Request, Response, header::HOST};
 use http_body::{Body as HttpBody, Frame};
 use tonic::body::Body;
@@ -22,8 +22,13 @@ use self::call::{EmbeddedCall, Part, drive};
 use super::{
     Gateway, GatewayCore,
     forward::{self, Refusal},
+    way,
 };
-use crate::{codegen::ServiceSpec, metadata};
+use crate::{
+    codegen::ServiceSpec,
+    metadata,
+    status::{Answer, Outcome},
+};
 
 impl Gateway {
     /// What a generated router of this gateway sends its calls through; `MyServiceRouter::new(&gateway)` asks for it.
@@ -70,13 +75,20 @@ impl Service<Request<Body>> for Channel {
         let authority = head.uri.authority().map(|authority| authority.as_str());
         let authority = authority.or_else(|| head.headers.get(HOST)?.to_str().ok()).unwrap_or_default();
         let authority = Text::from(authority.to_owned());
+        let content_subtype = metadata::content_subtype(&head.headers);
+        if self.core.counts.is_closed() {
+            let answer = Answer::shutting_down("gateway", Outcome::NotSent);
+            way::refused(&self.core, None, &answer);
+            return ChannelFuture { state: State::Refused(Some(Refusal::Answer(answer))), content_subtype };
+        }
         match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers) {
             Ok((way, open)) => {
                 let call = Arc::new(EmbeddedCall::new(self.core.limits.max_message_size));
                 tokio::spawn(drive(self.core.clone(), way, open, body, call.clone()));
-                ChannelFuture { state: State::Sent(Some(Reader { call, kept: None, over: false })) }
+                let reader = Reader { call, kept: None, over: false };
+                ChannelFuture { state: State::Sent(Some(reader)), content_subtype }
             }
-            Err(refusal) => ChannelFuture { state: State::Refused(Some(refusal)) },
+            Err(refusal) => ChannelFuture { state: State::Refused(Some(refusal)), content_subtype },
         }
     }
 }
@@ -84,6 +96,8 @@ impl Service<Request<Body>> for Channel {
 /// The answer to a call through a [`Channel`]. Dropping it cancels the call.
 pub struct ChannelFuture {
     state: State,
+    /// Of the request.
+    content_subtype: Text,
 }
 
 enum State {
@@ -101,9 +115,10 @@ impl Future for ChannelFuture {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.state {
+        let Self { state, content_subtype } = &mut *self;
+        let response = match state {
             State::Refused(refusal) => match refusal.take() {
-                Some(refusal) => refused(refusal),
+                Some(refusal) => refused(refusal, content_subtype),
                 None => return Poll::Pending,
             },
             State::Sent(reader) => {
@@ -111,11 +126,12 @@ impl Future for ChannelFuture {
                 let part = ready!(waiting.poll_part(cx));
                 let Some(mut reader) = reader.take() else { return Poll::Pending };
                 match part {
-                    Part::Trailers(trailers) => metadata::trailers_only(&trailers).map(|()| Body::empty()),
+                    Part::Trailers(trailers) => ended(&trailers, content_subtype),
                     Part::Headers(headers) => respond(&headers, reader),
                     data @ Part::Data(_) => {
                         reader.kept = Some(data);
-                        respond(&Headers::default(), reader)
+                        let content_subtype = std::mem::take(content_subtype);
+                        respond(&Headers { content_subtype, ..Headers::default() }, reader)
                     }
                 }
             }
@@ -128,9 +144,13 @@ fn respond(headers: &Headers, reader: Reader) -> Response<Body> {
     metadata::response_headers(headers).map(|()| Body::new(ResponseBody(reader)))
 }
 
-fn refused(refusal: Refusal) -> Response<Body> {
+fn ended(trailers: &Trailers, content_subtype: &Text) -> Response<Body> {
+    metadata::trailers_only(trailers, content_subtype).map(|()| Body::empty())
+}
+
+fn refused(refusal: Refusal, content_subtype: &Text) -> Response<Body> {
     match refusal {
-        Refusal::Answer(answer) => answer.into_http(),
+        Refusal::Answer(answer) => ended(&answer.trailers(), content_subtype),
         Refusal::Http(status) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status;

@@ -5,46 +5,21 @@ use std::{sync::Arc, time::Duration};
 
 use grpcrouter_protocol::{OpenCall, OpenCallError, Text};
 use http::{HeaderMap, Method, StatusCode};
+use tonic::Code;
 
 use super::{
     GatewayCore,
-    registry::Instance,
+    registry::{Instance, Seat},
     route::{MethodRoute, RouteId},
-    strategy::RoutingKey,
+    strategy::Head,
+    way::{self, Unplaced, Way},
 };
 use crate::{
     clock,
     metadata::{self, RequestHead},
     status::{Answer, Outcome},
-    tunnel::{CallSink, TunnelHandle},
+    tunnel::CallSink,
 };
-
-/// How one call is routed, for its first instance and for the next if that one does not take it.
-#[derive(Debug)]
-pub(super) struct Way {
-    route: RouteId,
-    key: RoutingKey,
-    /// Who has the call.
-    at: Option<Arc<Instance>>,
-    /// Those that did not take it.
-    tried: Vec<Arc<Instance>>,
-    /// How many of them had it and gave it back.
-    came_back: usize,
-    /// What to answer if nobody does.
-    last: Option<Answer>,
-}
-
-impl Way {
-    /// The method that is called.
-    pub(super) fn route<'a>(&self, core: &'a GatewayCore) -> Option<&'a MethodRoute> {
-        core.routes.method(self.route)
-    }
-
-    /// The tunnel that has the call.
-    pub(super) fn tunnel(&self) -> Option<&TunnelHandle> {
-        self.at.as_ref().map(|instance| &instance.tunnel)
-    }
-}
 
 /// A request that is answered here.
 #[derive(Debug)]
@@ -53,6 +28,15 @@ pub(super) enum Refusal {
     Http(StatusCode),
     /// With a status.
     Answer(Answer),
+}
+
+impl Refusal {
+    /// Of a call whose method is not known yet.
+    fn tell(&self, core: &GatewayCore) {
+        if let Self::Answer(answer) = self {
+            way::refused(core, None, answer);
+        }
+    }
 }
 
 impl From<Answer> for Refusal {
@@ -69,12 +53,14 @@ pub(super) fn prepare(
     authority: Text,
     headers: &HeaderMap,
 ) -> Result<(Way, OpenCall), Refusal> {
-    check(method, path, headers)?;
-    let (route, to) = find(core, path)?;
+    check(method, path, headers).inspect_err(|refusal| refusal.tell(core))?;
+    let (route, to, segment) = find(core, path).inspect_err(|answer| way::refused(core, None, answer))?;
+    let refused = |answer: &Answer| way::refused(core, Some(route), answer);
     // Before the rest of the head: a key that cannot be read is told as such, not as any other entry.
-    let key = read_key(to, headers)?;
-    let head = split(to, authority, headers)?;
-    let way = Way { route, key, at: None, tried: Vec::new(), came_back: 0, last: None };
+    let place = Head { headers, authority: authority.as_str(), segment };
+    let key = to.key.read(to.service(), &place).inspect_err(refused)?;
+    let head = split(to, authority, headers).inspect_err(refused)?;
+    let way = Way::new(route, key);
     let deadline = head.timeout.map(|left| clock::now() + left.min(LONGEST_TIMEOUT));
     Ok((way, OpenCall { start: head.start, deadline, data: Default::default(), half_close: false }))
 }
@@ -97,15 +83,25 @@ fn split(route: &MethodRoute, authority: Text, headers: &HeaderMap) -> Result<Re
     metadata::start_from_request(headers, route.path.clone(), authority)
 }
 
-/// Step 2: the method that is called.
-fn find<'a>(core: &'a GatewayCore, path: &str) -> Result<(RouteId, &'a MethodRoute), Answer> {
-    let found = core.routes.find(path).and_then(|id| Some((id, core.routes.method(id)?)));
+/// Step 2: the method that is called,
+/// and what stands in the path where a key may be.
+fn find<'a, 'b>(core: &'a GatewayCore, path: &'b str) -> Result<(RouteId, &'a MethodRoute, Option<&'b str>), Answer> {
+    let found = core.routes.find(path).and_then(|(id, segment)| Some((id, core.routes.method(id)?, segment)));
     found.ok_or_else(|| core.routes.unknown(path))
 }
 
-/// Step 3: whom the client means.
-fn read_key(route: &MethodRoute, headers: &HeaderMap) -> Result<RoutingKey, Answer> {
-    route.key.read(route.service(), headers)
+/// Step 3, whom the client means, where the head alone does not tell: reads the key from the bytes of the request that
+/// have come. False as long as more has to.
+pub(super) fn read_key<'a>(
+    core: &GatewayCore,
+    way: &mut Way,
+    come: impl Iterator<Item = &'a [u8]> + Clone,
+    ended: bool,
+) -> Result<bool, Answer> {
+    let Some(route) = way.route(core) else { return Err(Answer::refused()) };
+    let Some(key) = route.key.read_message(route.service(), come, ended)? else { return Ok(false) };
+    (way.key, way.unread) = (key, false);
+    Ok(true)
 }
 
 /// Step 4: an instance that has not been asked yet.
@@ -115,11 +111,17 @@ fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
     let untried = |instance: &Instance| !way.tried.iter().any(|tried| std::ptr::eq(&**tried, instance));
     if way.came_back < MOST_TRIES
         && way.tried.len() < MOST_LOOKS
-        && let Some(instance) = snapshot.pick(&way.key, &untried)
+        && let Some(instance) = snapshot.pick(route.balancing, &way.key, &untried)
     {
         return Ok(instance);
     }
     Err(way.last.take().unwrap_or_else(|| snapshot.nobody(route.service(), route.key.name(), &way.key)))
+}
+
+/// Whether a call that nobody can take now waits for one who can.
+fn waits(core: &GatewayCore, way: &Way, answer: &Answer) -> bool {
+    let is_meant = way.route(core).is_some_and(|route| route.waits) && answer.code == Code::Unavailable;
+    is_meant && way.came_back < MOST_TRIES
 }
 
 /// Step 5: hands the call to an instance and tells how many more bytes of the request may be sent now; what comes back
@@ -129,22 +131,34 @@ pub(super) fn exchange(
     way: &mut Way,
     mut call: OpenCall,
     sink: &Arc<impl CallSink + 'static>,
-) -> Result<usize, Answer> {
+) -> Result<usize, Unplaced> {
     loop {
-        let instance = pick(core, way)?;
+        let instance = match pick(core, way) {
+            Ok(instance) => instance,
+            Err(answer) if waits(core, way, &answer) => {
+                let stops = core.counts.is_stopping();
+                return Err(if stops {
+                    way::lost(core, Outcome::NotSent).into()
+                } else {
+                    Unplaced::Waits(call.into())
+                });
+            }
+            Err(answer) => return Err(answer.into()),
+        };
         match instance.tunnel.open(call, sink.clone()) {
             Ok(capacity) => {
-                instance.took_call();
-                way.at = Some(instance);
+                core.meters.sent();
+                way.at = Some(Seat::new(instance));
                 return Ok(capacity);
             }
             Err((OpenCallError::TooLarge, _)) => {
                 let limit = core.limits.tunnel.max_metadata;
-                return Err(Answer::too_large("the request's metadata", limit + 1, limit));
+                return Err(Answer::too_large("the request's metadata", limit + 1, limit).into());
             }
             Err((why, back)) => {
                 call = back;
-                way.last = Some(not_opened(core, way, why));
+                core.meters.not_taken();
+                way.last = Some(way.not_opened(core, why));
                 way.tried.push(instance);
             }
         }
@@ -158,35 +172,15 @@ pub(super) fn exchange_again(
     call: OpenCall,
     outcome: Outcome,
     sink: &Arc<impl CallSink + 'static>,
-) -> Result<usize, Answer> {
-    way.last = Some(lost(core, outcome));
-    way.tried.extend(way.at.take());
+) -> Result<usize, Unplaced> {
+    core.meters.not_taken();
+    way.last = Some(way::lost(core, outcome));
+    way.tried.extend(way.at.take().map(|seat| seat.instance().clone()));
     way.came_back += 1;
     if call.deadline.is_some_and(|deadline| deadline <= clock::now()) {
-        return Err(Answer::deadline());
+        return Err(Answer::deadline().into());
     }
     exchange(core, way, call, sink)
-}
-
-/// What to answer for a call that its instance did not finish.
-pub(super) fn lost(core: &GatewayCore, outcome: Outcome) -> Answer {
-    if core.counts.is_stopping() {
-        Answer::shutting_down("gateway", outcome)
-    } else if outcome == Outcome::NotStarted {
-        Answer::refused()
-    } else {
-        Answer::lost(outcome)
-    }
-}
-
-fn not_opened(core: &GatewayCore, way: &Way, why: OpenCallError) -> Answer {
-    match why {
-        OpenCallError::NoMoreCalls | OpenCallError::ReplayFull => {
-            Answer::too_many_calls(way.route(core).map_or("", MethodRoute::service))
-        }
-        OpenCallError::Closed => lost(core, Outcome::NotSent),
-        _ => lost(core, Outcome::NotStarted).outcome(Outcome::NotSent),
-    }
 }
 
 /// Bytes of a path: longer than any `/package.Service/Method`, short enough to name in a message.

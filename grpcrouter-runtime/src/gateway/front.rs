@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{GatewayCore, connection};
-use crate::error::ServeError;
+use crate::{accept_log::AcceptLog, error::ServeError};
 
 /// Serves until `shutdown` is done, then drains.
 pub(super) async fn serve(
@@ -25,7 +25,8 @@ pub(super) async fn serve(
     // Dropped with this future, and with it every connection.
     let mut connections = JoinSet::new();
     let stop = CancellationToken::new();
-    let mut failures = 0;
+    let mut failures = AcceptFailures::default();
+    let mut log = AcceptLog::default();
     loop {
         tokio::select! {
             biased;
@@ -33,7 +34,8 @@ pub(super) async fn serve(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    failures = 0;
+                    failures = AcceptFailures::default();
+                    log.works();
                     if connections.len() >= core.limits.max_connections {
                         warn!(%peer, limit = core.limits.max_connections, "connection refused: there are too many");
                         continue;
@@ -42,13 +44,11 @@ pub(super) async fn serve(
                 }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
                 Err(error) => {
-                    // Mostly out of file descriptors: who is connected stays served, and gives some back in time.
-                    failures += u32::from(connections.is_empty());
-                    if failures >= ACCEPT_TRIES {
+                    if failures.one_more(connections.len()) {
                         let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |it| it.to_string());
-                        return Err(ServeError::Accept { address, source: error });
+                        return Err(ServeError::Accept { address, error });
                     }
-                    warn!(%error, "cannot accept a connection; trying again");
+                    log.failed(&error);
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -105,11 +105,15 @@ async fn drain(core: &GatewayCore, connections: &mut JoinSet<()>, stop: &Cancell
 
 /// Waits until no call runs, or they have had their time.
 async fn finish_calls(core: &GatewayCore, began: Instant) {
+    // Nobody is let in whom they could wait for.
+    core.registry.parking.wake_all();
     info!(calls = core.counts.calls(), "stopping: running calls finish");
     let hard = sleep_until(began + core.limits.drain_timeout);
     let quiet = async {
         // Clients may still send calls for about a round trip after they were told not to.
         sleep(LAST_CALLS.min(core.limits.drain_timeout)).await;
+        // Who calls from inside of this process is told by the answer, or it would go on for ever.
+        core.counts.close();
         while core.counts.calls() > 0 {
             sleep(DRAIN_LOOK).await;
         }
@@ -136,6 +140,18 @@ async fn end_tunnels(core: &GatewayCore) {
     }
 }
 
+/// How often in a row nothing could be accepted, mostly for want of file descriptors.
+#[derive(Debug, Default)]
+struct AcceptFailures(u32);
+
+impl AcceptFailures {
+    /// Whether to give up. Never while anybody is connected: they stay served, and give descriptors back in time.
+    fn one_more(&mut self, connections: usize) -> bool {
+        self.0 += u32::from(connections == 0);
+        self.0 >= ACCEPT_TRIES
+    }
+}
+
 /// Whether accepting failed because of who wanted to connect.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -156,3 +172,27 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// For what is written but not yet sent when everything has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_only_fails_is_given_up_after_half_a_minute() {
+        let mut failures = AcceptFailures::default();
+
+        let tries = (1..).find(|_| failures.one_more(0));
+
+        assert_eq!(tries, Some(600));
+        assert_eq!(ACCEPT_PAUSE * ACCEPT_TRIES, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_gateway_out_of_descriptors_is_not_given_up_while_anybody_is_connected() {
+        let mut failures = AcceptFailures::default();
+
+        assert!((0..10_000).all(|_| !failures.one_more(1)));
+        assert!((0..599).all(|_| !failures.one_more(0)));
+        assert!(failures.one_more(0));
+    }
+}

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fmt::{self, Display},
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -26,7 +26,7 @@ use super::{GatewayCore, admission, registry::Instance};
 use crate::{
     metadata,
     status::{Answer, shown},
-    tunnel::{Messages, Started, TunnelBody, TunnelEvents, TunnelHandle, attach},
+    tunnel::{Messages, Started, TunnelBody, TunnelEvents, TunnelHandle, attach, why},
 };
 
 /// The path of the one method.
@@ -111,19 +111,23 @@ where
     let mut incoming = Messages::new(Box::pin(request.into_body()));
 
     let hello = match tokio::time::timeout(HELLO_DUE, incoming.next()).await {
-        Err(_) => return (bad_hello(&peer, "no Hello within 5 s"), None),
-        Ok(Err(error)) => return (bad_hello(&peer, &error.to_string()), None),
-        Ok(Ok(None)) => return (bad_hello(&peer, "the stream ended before a Hello"), None),
+        Err(_) => return (bad_hello(&core, &peer, "no Hello within 5 s"), None),
+        Ok(Err(error)) => return (bad_hello(&core, &peer, &error.to_string()), None),
+        Ok(Ok(None)) => return (bad_hello(&core, &peer, "the stream ended before a Hello"), None),
         Ok(Ok(Some(message))) => match decode_hello(message) {
             Ok(hello) => hello,
-            Err(error) => return (bad_hello(&peer, &error.to_string()), None),
+            Err(error) => return (bad_hello(&core, &peer, &error.to_string()), None),
         },
     };
     let (welcome, config) = match admission::admit(&core, &hello) {
         Ok(agreement) => accept(&core.limits.tunnel, agreement),
-        Err(rejected) => return (reject(&peer, &hello, rejected), None),
+        Err(rejected) => {
+            core.meters.rejected.increment(1);
+            return (reject(&peer, &hello, rejected), None);
+        }
     };
-    let tunnel = TunnelHandle::gateway(config);
+    let hello = Hello { max_calls: u64::from(config.max_open_calls), ..hello };
+    let tunnel = TunnelHandle::gateway(config, &core.windows, core.meters.tunnel.clone());
     let body = TunnelBody::new(tunnel.clone(), encode_welcome(&welcome), Side::Gateway);
     let instance = Arc::new(Instance::new(hello, tunnel, peer));
     let stream = RegisterStream { incoming, registration: Registration::new(core, instance) };
@@ -146,8 +150,13 @@ where
     /// # Cancel safety
     /// Dropping the future ends the tunnel and every call in it.
     pub(super) async fn carry(mut self) {
-        let detached = attach(&self.registration.instance.tunnel, &mut self.incoming, &self.registration).await;
-        self.registration.why = detached.to_string();
+        let Self { incoming, registration } = &mut self;
+        let detached = tokio::select! {
+            biased;
+            detached = attach(&registration.instance.tunnel, incoming, registration) => detached,
+            never = registration.replaced() => match never {},
+        };
+        registration.why = detached.to_string();
     }
 }
 
@@ -161,9 +170,34 @@ struct Registration {
 impl Registration {
     fn new(core: Arc<GatewayCore>, instance: Arc<Instance>) -> Self {
         if let Some(displaced) = core.registry.insert(&instance) {
-            tokio::spawn(replace(displaced, instance.clone(), core.limits.drain_timeout));
+            if displaced.incarnation != instance.incarnation {
+                warn!(instance = %instance.id, "a second process registered with this instance id and takes its new calls");
+            }
+            displaced.successor.send_replace(Some(instance.incarnation));
         }
+        core.meters.came(&core.registry);
         Self { core, instance, why: "its connection was dropped".to_owned() }
+    }
+
+    /// Once another of the same instance id took over: closes the tunnel when its calls have ended; `attach` sees that.
+    async fn replaced(&self) -> Infallible {
+        let instance = &self.instance;
+        let mut successor = instance.successor.subscribe();
+        // The sender is in the instance that is held here.
+        let by = successor.wait_for(Option::is_some).await.ok().and_then(|by| *by);
+        let drained = async {
+            while instance.tunnel.open_calls() > 0 {
+                tokio::time::sleep(DRAINED_LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(self.core.limits.drain_timeout, drained).await;
+        let reason = if by == Some(instance.incarnation) {
+            "a later stream of the same instance took over".to_owned()
+        } else {
+            format!("another process registered as instance {}: give each its own .instance_id(..)", instance.id)
+        };
+        instance.tunnel.close(Close { code: CloseCode::Replaced, reason, retry_after: Duration::ZERO });
+        pending().await
     }
 }
 
@@ -176,6 +210,7 @@ impl Drop for Registration {
             retry_after: Duration::ZERO,
         });
         self.core.registry.remove(&self.instance, &self.why);
+        self.core.meters.went(&self.core.registry);
     }
 }
 
@@ -186,36 +221,17 @@ impl TunnelEvents for Registration {
 
     fn draining(&self, _: Vec<String>) {
         self.core.registry.drain(&self.instance);
+        self.core.meters.instances_changed(&self.core.registry);
     }
 
     fn updated(&self, update: Update) {
         self.core.registry.update(&self.instance, &update);
+        self.core.meters.instances_changed(&self.core.registry);
     }
 
     fn closed(&self, close: &Close) {
-        debug!(instance = %self.instance.id, code = ?close.code, reason = shown(&close.reason), "tunnel closed");
+        debug!(instance = %self.instance.id, why = why(close.code), reason = shown(&close.reason), "tunnel closed");
     }
-}
-
-/// Ends the tunnel that another of the same instance id took over from, once its calls have ended.
-async fn replace(displaced: Arc<Instance>, by: Arc<Instance>, patience: Duration) {
-    let same_process = displaced.incarnation == by.incarnation;
-    if !same_process {
-        warn!(instance = %by.id, "a second process registered with this instance id and takes its new calls");
-    }
-    let drained = async {
-        while displaced.tunnel.open_calls() > 0 {
-            tokio::time::sleep(DRAINED_LOOK).await;
-        }
-    };
-    let _ = tokio::time::timeout(patience, drained).await;
-    let reason = if same_process {
-        "a later stream of the same instance took over".to_owned()
-    } else {
-        format!("another process registered as instance {}: give each its own .instance_id(..)", by.id)
-    };
-    let retry_after = if same_process { Duration::ZERO } else { RETRY_AFTER_REPLACED };
-    displaced.tunnel.close(Close { code: CloseCode::Replaced, reason, retry_after });
 }
 
 fn accept(limits: &Config, agreement: Agreement) -> (Welcome, Config) {
@@ -234,7 +250,7 @@ fn accept(limits: &Config, agreement: Agreement) -> (Welcome, Config) {
 }
 
 fn reject(peer: &str, hello: &Hello, rejected: Rejected) -> Response<tonic::body::Body> {
-    warn!(instance = %hello.instance_id, peer, reason = ?rejected.reason, message = shown(&rejected.message), "instance rejected");
+    warn!(instance = %hello.instance_id, peer, reason = rejected.reason.as_str(), message = shown(&rejected.message), "instance rejected");
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let message = encode_welcome(&Welcome::Rejected(rejected));
@@ -242,7 +258,8 @@ fn reject(peer: &str, hello: &Hello, rejected: Rejected) -> Response<tonic::body
     grpc(tonic::body::Body::new(body))
 }
 
-fn bad_hello(peer: &str, why: &str) -> Response<tonic::body::Body> {
+fn bad_hello(core: &GatewayCore, peer: &str, why: &str) -> Response<tonic::body::Body> {
+    core.meters.unreadable.increment(1);
     warn!(peer, why = shown(why), "a stream that registers nobody");
     Answer::malformed_request(format!("no Hello could be read: {why}")).into_http()
 }
@@ -259,5 +276,83 @@ const HELLO_DUE: Duration = Duration::from_secs(5);
 /// How often a displaced tunnel is looked at: its calls have their own ends, nothing waits for this.
 const DRAINED_LOOK: Duration = Duration::from_millis(100);
 
-/// Two processes with one instance id would push each other out for ever; so they do it once a minute.
-const RETRY_AFTER_REPLACED: Duration = Duration::from_secs(60);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::sync::Mutex;
+
+    use grpcrouter_protocol::{CallId, OpenCall, encode_hello};
+    use http_body_util::StreamBody;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::{
+        gateway::{registry::hello, tests::gateway},
+        tunnel::{CallEvent, CallSink},
+    };
+
+    /// Writes down what its call is told.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl CallSink for Told {
+        fn bind(&self, _: CallId) {}
+
+        fn deliver(&self, _: CallId, event: CallEvent) {
+            self.0.lock().unwrap().push(format!("{event:?}"));
+        }
+    }
+
+    /// A stream that says this Hello and nothing else, for ever.
+    async fn accepted(
+        core: &Arc<GatewayCore>,
+        hello: &Hello,
+    ) -> RegisterStream<impl Body<Data = Bytes, Error = Infallible> + use<>> {
+        let first = tokio_stream::once(Ok::<_, Infallible>(http_body::Frame::data(encode_hello(hello))));
+        let body = StreamBody::new(first.chain(tokio_stream::pending()));
+        let request = Request::post(REGISTER_PATH).header(CONTENT_TYPE, "application/grpc").body(body).unwrap();
+        register(core.clone(), request).await.1.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_never_carried_ends_the_calls_that_were_sent_there() {
+        let gateway = gateway();
+        let stream = accepted(gateway.core(), &hello("a", "shop.Orders")).await;
+        let told = Arc::new(Told::default());
+        let tunnel = stream.registration.instance.tunnel.clone();
+        tunnel.open(OpenCall::default(), told.clone()).unwrap();
+        assert_eq!(gateway.stats().instances, 1);
+
+        drop(stream);
+
+        let told = told.0.lock().unwrap();
+        assert_eq!(told.len(), 1);
+        assert!(told.iter().all(|event| event.starts_with("Ended(Lost(NotSent(")), "{told:?}");
+        assert_eq!((gateway.stats().tunnels, tunnel.open_calls()), (0, 0));
+        let again = tunnel.open(OpenCall::default(), Arc::new(Told::default()));
+        assert!(matches!(again, Err((grpcrouter_protocol::OpenCallError::Closed, _))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_another_took_over_ends_once_its_calls_have_and_nothing_is_left_running() {
+        let gateway = gateway();
+        let core = gateway.core();
+        let first = accepted(core, &hello("a", "shop.Orders")).await;
+        let instance = first.registration.instance.clone();
+        let told = Arc::new(Told::default());
+        instance.tunnel.open(OpenCall::default(), told.clone()).unwrap();
+
+        let second = accepted(core, &hello("a", "shop.Orders")).await;
+        let mut carried = Box::pin(first.carry());
+
+        assert!(tokio::time::timeout(Duration::from_secs(1), carried.as_mut()).await.is_err());
+        assert!(told.0.lock().unwrap().is_empty());
+        // Its call ends; it is then closed by its own stream and no task beside it.
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        instance.tunnel.cancel(CallId::from_raw(0), grpcrouter_protocol::CancelReason::ClientGone);
+        tokio::time::timeout(Duration::from_secs(60), carried).await.unwrap();
+        assert_eq!(gateway.stats().tunnels, 1);
+        drop(second);
+        assert_eq!(gateway.stats().tunnels, 0);
+    }
+}

@@ -1,86 +1,142 @@
 //! Who is here: instances by the service that they answer. Registering thinks, under a lock; a call looks at a snapshot
 //! that does not change.
 
+mod changes;
+mod ejection;
 mod instance;
+mod seat;
 mod snapshot;
+mod takeover;
+mod target;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 use dashmap::DashMap;
-use grpcrouter_protocol::{Close, CloseCode, Health, InstanceId, Update};
-use tokio::time::Instant;
+use grpcrouter_protocol::{Close, CloseCode, Health, Hello, InstanceId, Update};
+use tokio::{runtime::Handle, time::Instant};
 use tracing::{info, warn};
 
+pub(super) use self::changes::OnChange;
+pub use self::changes::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance};
+pub(super) use self::seat::Seat;
 #[cfg(test)]
-pub(super) use self::instance::tests::hello;
-use self::{instance::Facts, snapshot::Left};
+pub(super) use self::tests::hello;
+use self::{changes::Watchers, instance::Facts, snapshot::Left, takeover::Takeovers, target::Target};
 pub(crate) use self::{instance::Instance, snapshot::Snapshot};
-use super::{
-    balancer::{Balancer, RoundRobin},
-    route::TargetId,
-};
+use super::{parking::Parking, route::TargetId};
+use crate::{clock, codegen::LoadBalancing};
 
 /// The instances of one gateway.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// By [`TargetId`].
-    snapshots: Vec<ArcSwap<Snapshot>>,
-    /// Everybody with a tunnel. Of several tunnels of one id the last takes the new calls.
-    present: DashMap<InstanceId, Vec<Arc<Instance>>>,
-    /// By [`TargetId`]. Locked before `present` is looked at, never the other way round.
-    targets: Vec<Mutex<Target>>,
+    targets: Vec<Arc<Target>>,
+    /// Everybody with a tunnel.
+    present: DashMap<InstanceId, Tunnels>,
+    /// How many tunnels that are, and how many take new calls.
+    tunnels: AtomicUsize,
+    ready: AtomicUsize,
+    watchers: Arc<Watchers>,
+    /// Failures in a row that eject an instance; 0: nobody is ejected.
+    eject_after: u32,
+    /// Two that are ejected at the same time must not be more than half of all.
+    ejecting: Mutex<()>,
+    /// Calls that wait for a change here.
+    pub(super) parking: Arc<Parking>,
 }
 
-/// What a service keeps from one snapshot to the next.
-#[derive(Debug)]
-struct Target {
-    name: &'static str,
-    balancers: snapshot::Balancers,
-    left: Option<Left>,
+/// The tunnels of one instance id; the last takes the new calls.
+#[derive(Debug, Default)]
+struct Tunnels {
+    list: Vec<Arc<Instance>>,
+    takeovers: Takeovers,
+}
+
+impl Tunnels {
+    /// Who takes the calls now.
+    fn incumbent(&self) -> Option<&Arc<Instance>> {
+        self.list.iter().rev().find(|other| !other.facts().displaced)
+    }
 }
 
 impl Registry {
-    /// For these targets; what else instances register is kept but not routed to.
-    pub(super) fn new(targets: &[&'static str]) -> Self {
-        let target = |name: &&'static str| {
-            Mutex::new(Target { name, balancers: snapshot::Balancers::new(new_balancer), left: None })
-        };
+    /// For these targets and the balancings that their routes ask for; what else instances register is kept but not
+    /// routed to.
+    pub(super) fn new(
+        targets: impl IntoIterator<Item = (&'static str, Vec<LoadBalancing>)>,
+        eject_after: u32,
+        callbacks: Vec<OnChange>,
+    ) -> Self {
+        let parking = Arc::<Parking>::default();
+        let targets = targets
+            .into_iter()
+            .enumerate()
+            .map(|(id, (name, balancings))| Target::new(name, TargetId(id), balancings, parking.clone()));
         Self {
-            snapshots: targets.iter().map(|_| ArcSwap::default()).collect(),
+            targets: targets.collect(),
             present: DashMap::new(),
-            targets: targets.iter().map(target).collect(),
+            tunnels: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
+            watchers: Arc::new(Watchers::new(callbacks)),
+            eject_after,
+            ejecting: Mutex::new(()),
+            parking,
         }
     }
 
     /// The instances of `target` that take calls now.
     pub(super) fn snapshot(&self, target: TargetId) -> Option<Guard<Arc<Snapshot>>> {
-        self.snapshots.get(target.0).map(ArcSwap::load)
+        self.targets.get(target.0).map(|target| target.snapshot())
+    }
+
+    /// Whether the process that says `hello` may have its instance id. It may, unless processes push each other out of it
+    /// again and again: then the one that is here stays, and the error says how long the others are to wait.
+    pub(super) fn may_take(&self, hello: &Hello) -> Result<(), Duration> {
+        let Some(mut tunnels) = self.present.get_mut(&hello.instance_id) else { return Ok(()) };
+        let Some(incumbent) = tunnels.incumbent() else { return Ok(()) };
+        if incumbent.incarnation == hello.incarnation {
+            // The same process dialled again: it has given up its other tunnel.
+            return Ok(());
+        }
+        let is_well = !incumbent.facts().draining && !incumbent.tunnel.is_closed();
+        let now = clock::now();
+        if is_well { tunnels.takeovers.ask(now) } else { tunnels.takeovers.may_take(now) }
     }
 
     /// Lets `instance` take calls. One of the same id takes no new ones any more; it is returned.
     pub(super) fn insert(&self, instance: &Arc<Instance>) -> Option<Arc<Instance>> {
         let displaced = {
             let mut tunnels = self.present.entry(instance.id.clone()).or_default();
-            let displaced = tunnels.iter().rev().find(|other| !other.facts().displaced).cloned();
+            let displaced = tunnels.incumbent().cloned();
+            tunnels.list.push(instance.clone());
             if let Some(displaced) = &displaced {
-                displaced.change(|facts| facts.displaced = true);
+                self.change(displaced, |facts| facts.displaced = true);
             }
-            tunnels.push(instance.clone());
             displaced
         };
-        self.publish(instance);
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        self.change(instance, |facts| facts.present = true);
+        self.answered(instance).for_each(|target| target.insert(instance));
         if let Some(displaced) = &displaced {
-            self.publish(displaced);
+            // Where both answer, one snapshot has brought the new and taken the old.
+            let alone = self.answered(displaced).filter(|target| !instance.answers(target.name));
+            alone.for_each(|target| target.changed());
+            self.watchers.tell(|| InstanceChange::Changed(displaced.shown()));
         }
+        self.watchers.tell(|| InstanceChange::Joined(instance.shown()));
 
         let services = instance.services.join(", ");
-        info!(instance = %instance.id, services, peer = %instance.peer, version = instance.software_version, "instance joined");
+        let version = Some(instance.software_version.as_str()).filter(|version| !version.is_empty());
+        info!(instance = %instance.id, services, peer = %instance.peer, version, "instance joined");
         for service in &instance.services {
-            if !self.targets.iter().any(|target| lock(target).name == service) {
+            if !self.targets.iter().any(|target| target.name == service) {
                 warn!(
                     instance = %instance.id,
                     service,
@@ -94,17 +150,15 @@ impl Registry {
     /// Forgets `instance`, whose tunnel is over.
     pub(super) fn remove(&self, instance: &Arc<Instance>, why: &str) {
         if let Some(mut tunnels) = self.present.get_mut(&instance.id) {
-            tunnels.retain(|other| !Arc::ptr_eq(other, instance));
+            tunnels.list.retain(|other| !Arc::ptr_eq(other, instance));
         }
-        self.present.remove_if(&instance.id, |_, tunnels| tunnels.is_empty());
+        self.present.remove_if(&instance.id, |_, tunnels| tunnels.list.is_empty());
+        self.tunnels.fetch_sub(1, Ordering::Relaxed);
+        instance.gone.cancel();
+        self.change(instance, |facts| facts.present = false);
         let left = Left { id: instance.id.clone(), at: Instant::now(), why: why.to_owned() };
-        for target in &self.targets {
-            let mut target = lock(target);
-            if instance.answers(target.name) {
-                target.left = Some(left.clone());
-            }
-        }
-        self.publish(instance);
+        self.answered(instance).for_each(|target| target.remove(instance, &left));
+        self.watchers.tell(|| InstanceChange::Left { instance: instance.shown(), why: why.to_owned() });
 
         let here = instance.since.elapsed();
         let calls = instance.calls();
@@ -122,17 +176,86 @@ impl Registry {
     /// `instance` takes no new call; what runs finishes.
     pub(super) fn drain(&self, instance: &Arc<Instance>) {
         info!(instance = %instance.id, running = instance.tunnel.open_calls(), "instance drains");
-        self.change(instance, |facts| facts.draining = true);
+        if self.change(instance, |facts| facts.draining = true) {
+            self.answered(instance).for_each(Target::changed);
+        }
+        self.watchers.tell(|| InstanceChange::Changed(instance.shown()));
     }
 
     /// What `instance` says of itself has changed; an older word than the last one counts for nothing.
     pub(super) fn update(&self, instance: &Arc<Instance>, update: &Update) {
-        self.change(instance, |facts| {
-            if update.version > facts.version {
+        let mut is_newer = false;
+        let changed = self.change(instance, |facts| {
+            is_newer = update.version > facts.version;
+            if is_newer {
                 facts.version = update.version;
                 facts.serving = update.health != Health::NotServing;
+                facts.labels.clone_from(&update.labels);
+                facts.load_permille = update.load_permille;
             }
         });
+        if is_newer {
+            if instance.set_weight(update.weight) || changed {
+                self.answered(instance).for_each(Target::changed);
+            }
+            self.watchers.tell(|| InstanceChange::Changed(instance.shown()));
+        }
+    }
+
+    /// One more call failed at `instance`, so many in a row now: enough of them eject it, if it fails by itself.
+    pub(super) fn failed(&self, instance: &Arc<Instance>, in_a_row: u32) {
+        if in_a_row.checked_rem(self.eject_after) != Some(0) {
+            return;
+        }
+        // Calls may end where no runtime is; the next failures will not.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let time = {
+            let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+            let many = self.eject_after.div_ceil(2);
+            if !self.answered(instance).all(|target| target.others(instance, many).can_spare_one()) {
+                return;
+            }
+            let mut facts = instance.facts();
+            if facts.ejection.is_on() || !facts.is_ready() {
+                return;
+            }
+            facts.ejection.begin(clock::now())
+        };
+        warn!(instance = %instance.id, failures = in_a_row, seconds = time.as_secs(), "instance ejected: its calls keep failing");
+        let (instance, watchers) = (instance.clone(), self.watchers.clone());
+        let targets: Vec<_> = self.answered(&instance).cloned().collect();
+        let tell = move |instance: &Instance| {
+            targets.iter().for_each(Target::changed);
+            watchers.tell(|| InstanceChange::Changed(instance.shown()));
+        };
+        tell(&instance);
+        runtime.spawn(async move {
+            let gone = instance.gone.cancelled();
+            if tokio::time::timeout(time, gone).await.is_err() {
+                let now = clock::now();
+                instance.streak.come_back(now);
+                instance.facts().ejection.end(now);
+                info!(instance = %instance.id, "instance let in again");
+                tell(&instance);
+            }
+        });
+    }
+
+    /// Balances the calls of `service` like this from now on; `false` if there is no such target.
+    pub(super) fn balance(&self, service: &str, balancing: LoadBalancing) -> bool {
+        let target = self.targets.iter().find(|target| target.name == service);
+        target.inspect(|target| target.balance(balancing)).is_some()
+    }
+
+    /// Everybody with a tunnel, in the order in which they came.
+    pub(super) fn instances(&self) -> Vec<RegisteredInstance> {
+        let mut instances = self.tunnels();
+        instances.sort_unstable_by_key(|instance| instance.number);
+        instances.iter().map(|instance| instance.shown()).collect()
+    }
+
+    pub(super) fn watch(&self) -> InstanceWatch {
+        self.watchers.watch()
     }
 
     /// Ends every tunnel, and with it every call in one.
@@ -144,147 +267,36 @@ impl Registry {
 
     /// Everybody with a tunnel.
     pub(super) fn tunnels(&self) -> Vec<Arc<Instance>> {
-        self.present.iter().flat_map(|tunnels| tunnels.clone()).collect()
+        self.present.iter().flat_map(|tunnels| tunnels.list.clone()).collect()
+    }
+
+    pub(super) fn tunnel_count(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
     }
 
     /// How many instances take new calls.
     pub(super) fn ready_instances(&self) -> usize {
-        let ready = |tunnels: &[Arc<Instance>]| tunnels.iter().filter(|instance| instance.facts().is_ready()).count();
-        self.present.iter().map(|tunnels| ready(&tunnels)).sum()
+        self.ready.load(Ordering::Relaxed)
     }
 
-    fn change(&self, instance: &Arc<Instance>, change: impl FnOnce(&mut Facts)) {
-        if instance.change(change) {
-            self.publish(instance);
-        }
+    /// Changes `instance` and says whether that changed if it takes new calls.
+    fn change(&self, instance: &Instance, change: impl FnOnce(&mut Facts)) -> bool {
+        let mut facts = instance.facts();
+        let before = facts.is_ready();
+        change(&mut facts);
+        match (before, facts.is_ready()) {
+            (false, true) => self.ready.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.ready.fetch_sub(1, Ordering::Relaxed),
+            _ => return false,
+        };
+        true
     }
 
-    /// Makes the snapshots anew of each target that `changed` answers. Whoever publishes last sees every change.
-    fn publish(&self, changed: &Instance) {
-        for (target, published) in self.targets.iter().zip(&self.snapshots) {
-            let mut target = lock(target);
-            if !changed.answers(target.name) {
-                continue;
-            }
-            let mut ready = self.tunnels();
-            ready.retain(|one| one.answers(target.name) && one.facts().is_ready());
-            // In the order in which they came, so that turns go on where they were.
-            ready.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
-            let left = target.left.clone();
-            published.store(Arc::new(Snapshot::new(ready, &mut target.balancers, left)));
-        }
+    /// The targets that `instance` answers.
+    fn answered(&self, instance: &Instance) -> impl Iterator<Item = &Arc<Target>> {
+        self.targets.iter().filter(|target| instance.answers(target.name))
     }
-}
-
-fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
-    target.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The one balancing that is served yet.
-fn new_balancer() -> Box<dyn Balancer<Instance>> {
-    Box::new(RoundRobin::default())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use std::collections::BTreeMap;
-
-    use super::{
-        instance::tests::{instance, keyed},
-        *,
-    };
-    use crate::gateway::strategy::RoutingKey;
-
-    const ORDERS: TargetId = TargetId(0);
-
-    fn registry() -> Registry {
-        Registry::new(&["shop.Orders", "shop.Stock"])
-    }
-
-    fn key(value: &'static str) -> RoutingKey {
-        RoutingKey::Value(value.into())
-    }
-
-    /// Who answers four calls with this key.
-    fn answers(registry: &Registry, key: &RoutingKey) -> Vec<String> {
-        let snapshot = registry.snapshot(ORDERS).unwrap();
-        (0..4).filter_map(|_| snapshot.pick(key, &|_| true)).map(|instance| instance.id.to_string()).collect()
-    }
-
-    #[test]
-    fn calls_go_in_turn_to_the_instances_of_their_service() {
-        let registry = registry();
-        for (id, service) in [("a", "shop.Orders"), ("b", "shop.Orders"), ("c", "shop.Stock")] {
-            registry.insert(&instance(id, service));
-        }
-
-        assert_eq!(answers(&registry, &RoutingKey::Absent), ["a", "b", "a", "b"]);
-        assert_eq!(registry.ready_instances(), 3);
-    }
-
-    #[test]
-    fn a_key_names_an_instance_or_one_that_declared_it() {
-        let registry = registry();
-        registry.insert(&instance("a", "shop.Orders"));
-        registry.insert(&keyed("b", "shop.Orders", &["eu", "us"]));
-        registry.insert(&keyed("c", "shop.Orders", &["eu"]));
-
-        assert_eq!(answers(&registry, &key("a")), ["a"; 4]);
-        assert_eq!(answers(&registry, &key("us")), ["b"; 4]);
-        assert_eq!(answers(&registry, &key("eu")), ["b", "c", "b", "c"]);
-        assert_eq!(answers(&registry, &key("nobody")), [""; 0]);
-    }
-
-    #[test]
-    fn one_that_drains_or_is_not_serving_takes_no_calls() {
-        let registry = registry();
-        let [a, b] = ["a", "b"].map(|id| instance(id, "shop.Orders"));
-        registry.insert(&a);
-        registry.insert(&b);
-
-        registry.drain(&a);
-        assert_eq!(answers(&registry, &RoutingKey::Absent), ["b"; 4]);
-
-        let health = |version, health| Update { version, health, weight: 1, labels: BTreeMap::new(), load_permille: 0 };
-        registry.update(&b, &health(2, Health::NotServing));
-        assert_eq!(answers(&registry, &RoutingKey::Absent), [""; 0]);
-        registry.update(&b, &health(1, Health::Serving));
-        assert_eq!(answers(&registry, &RoutingKey::Absent), [""; 0]);
-        registry.update(&b, &health(3, Health::Serving));
-        assert_eq!(answers(&registry, &RoutingKey::Absent), ["b"; 4]);
-    }
-
-    #[test]
-    fn the_latest_of_one_id_takes_the_calls() {
-        let registry = registry();
-        let [old, new] = ["a", "a"].map(|id| instance(id, "shop.Orders"));
-        assert!(registry.insert(&old).is_none());
-
-        let displaced = registry.insert(&new).unwrap();
-
-        assert!(Arc::ptr_eq(&displaced, &old));
-        let picked = registry.snapshot(ORDERS).unwrap().pick(&key("a"), &|_| true).unwrap();
-        assert!(Arc::ptr_eq(&picked, &new));
-        assert_eq!((registry.tunnels().len(), registry.ready_instances()), (2, 1));
-    }
-
-    #[test]
-    fn who_left_last_is_remembered_with_the_reason() {
-        let registry = registry();
-        let nobody = |key: &RoutingKey| registry.snapshot(ORDERS).unwrap().nobody("shop.Orders", "id", key).message;
-        let a = instance("a", "shop.Orders");
-        assert!(nobody(&key("a")).starts_with("no instance of shop.Orders has registered yet; "));
-        registry.insert(&a);
-
-        registry.remove(&a, "the stream ended");
-
-        let left = "the last one, a, left 0 s ago: the stream ended";
-        assert_eq!(nobody(&key("a")), format!("no instance of shop.Orders is connected: {left}"));
-        registry.insert(&instance("b", "shop.Orders"));
-        let unknown = "no instance of shop.Orders has the routing key id";
-        assert_eq!(nobody(&key("a")), format!("{unknown} = \"a\"; connected: b; {left}"));
-        assert_eq!(nobody(&key("z")), format!("{unknown} = \"z\"; connected: b"));
-        assert_eq!(registry.tunnels().len(), 1);
-    }
-}
+mod tests;

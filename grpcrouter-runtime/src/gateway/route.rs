@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use grpcrouter_protocol::Text;
 
-use super::strategy::KeyReader;
+use super::{service_routes::ServiceRoutes, strategy::KeyReader};
 use crate::{
-    codegen::{Kind, LoadBalancing, ServiceSpec},
+    codegen::{Kind, LoadBalancing, MethodRoutes, ServiceSpec, Strategy},
     error::ConfigError,
     status::{Answer, nearest},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Routes {
     by_path: HashMap<String, RouteId>,
     methods: Vec<MethodRoute>,
-    services: Vec<&'static ServiceSpec>,
+    services: Vec<ServiceRoutes>,
     targets: Vec<&'static str>,
 }
 
@@ -38,51 +38,52 @@ pub(crate) struct MethodRoute {
     kind: Kind,
     pub(super) target: TargetId,
     pub(super) key: KeyReader,
+    /// What stands before the key in a path that has one.
+    before_key: Option<&'static str>,
+    pub(super) waits: bool,
+    /// What the options ask for.
+    pub(super) balancing: LoadBalancing,
 }
 
 impl Routes {
     /// # Errors
     /// An option that is not served or cannot be meant, or two routes of the same path.
-    pub(super) fn new(specs: &[&'static ServiceSpec]) -> Result<Self, ConfigError> {
+    pub(super) fn new(services: &[ServiceRoutes]) -> Result<Self, ConfigError> {
         let mut routes = Self::default();
-        for spec in specs {
-            routes.add(spec)?;
+        for service in services {
+            service.check()?;
+            routes.add(service)?;
         }
         Ok(routes)
     }
 
-    fn add(&mut self, spec: &'static ServiceSpec) -> Result<(), ConfigError> {
-        self.services.push(spec);
+    fn add(&mut self, service: &ServiceRoutes) -> Result<(), ConfigError> {
+        let spec = service.spec();
+        self.services.push(service.clone());
         // The target is known even if the service has no method.
         self.target(spec.target);
-        for method in spec.methods {
-            let resolved = spec.routes(method);
-            let own = method.routes != Default::default();
-            let of = if own { format!("{}/{}", spec.name, method.name) } else { spec.name.to_owned() };
-            let unsupported = |option, value: &str, served| ConfigError::UnsupportedOption {
-                service: of.clone(),
-                option,
-                value: value.to_owned(),
-                served,
-            };
-            if resolved.load_balancing != LoadBalancing::RoundRobin {
-                return Err(unsupported("load_balancing", resolved.load_balancing.name(), "ROUND_ROBIN"));
-            }
-            if resolved.wait_for_instance {
-                return Err(unsupported("wait_for_instance", "true", "false"));
-            }
+        for (name, kind, own) in service.methods() {
+            let resolved = spec.routes_with(&own);
+            let is_own = own != MethodRoutes::new();
+            let of = if is_own { format!("{}/{name}", spec.name) } else { spec.name.to_owned() };
             let id = RouteId(self.methods.len());
             let target = self.target(resolved.target);
+            let key = KeyReader::new(&of, &resolved)?;
+            let prefix = resolved.path_prefix.map(|prefix| prefix_of(&of, prefix)).transpose()?;
             self.methods.push(MethodRoute {
                 owner: spec.name,
-                path: Text::from(format!("/{}/{}", resolved.target, method.name)),
-                kind: method.kind,
+                path: Text::from(format!("/{}/{name}", resolved.target)),
+                kind,
                 target,
-                key: KeyReader::new(&of, &resolved)?,
+                before_key: key.is_in_path().then(|| prefix.unwrap_or_default()),
+                key,
+                waits: resolved.wait_for_instance,
+                balancing: resolved.load_balancing,
             });
-            self.claim(method.path.to_owned(), id, spec)?;
-            if let Some(prefix) = resolved.path_prefix {
-                self.claim(format!("{}{}", prefix_of(&of, prefix)?, method.path), id, spec)?;
+            let bare = format!("/{}/{name}", spec.name);
+            self.claim(bare.clone(), id, spec)?;
+            if let Some(prefix) = prefix {
+                self.claim(format!("{prefix}{bare}"), id, spec)?;
             }
         }
         Ok(())
@@ -104,7 +105,7 @@ impl Routes {
 
     /// The services with a router, by the names that clients call.
     pub(super) fn services(&self) -> Vec<&'static str> {
-        self.services.iter().map(|spec| spec.name).collect()
+        self.services.iter().map(|service| service.spec().name).collect()
     }
 
     /// The services that instances register for these routes.
@@ -112,12 +113,39 @@ impl Routes {
         &self.targets
     }
 
-    pub(super) fn find(&self, path: &str) -> Option<RouteId> {
-        self.by_path.get(path).copied()
+    /// The same, with the balancings that their methods ask for.
+    pub(super) fn balancings(&self) -> impl Iterator<Item = (&'static str, Vec<LoadBalancing>)> {
+        self.targets.iter().enumerate().map(|(id, name)| {
+            let mut asked = Vec::new();
+            for method in self.methods.iter().filter(|method| method.target == TargetId(id)) {
+                if !asked.contains(&method.balancing) {
+                    asked.push(method.balancing);
+                }
+            }
+            (*name, asked)
+        })
+    }
+
+    /// The method that `path` calls, and the segment before its service where the path may have a key.
+    pub(super) fn find<'a>(&self, path: &'a str) -> Option<(RouteId, Option<&'a str>)> {
+        if let Some(id) = self.by_path.get(path) {
+            return Some((*id, None));
+        }
+        let (before, _) = path.rsplit_once('/')?;
+        let (before, _) = before.rsplit_once('/')?;
+        let bare = path.get(before.len()..)?;
+        let id = *self.by_path.get(bare)?;
+        let (prefix, segment) = before.rsplit_once('/')?;
+        (self.method(id)?.before_key == Some(prefix)).then_some((id, Some(segment)))
     }
 
     pub(super) fn method(&self, id: RouteId) -> Option<&MethodRoute> {
         self.methods.get(id.0)
+    }
+
+    /// All methods, in the order of their ids.
+    pub(super) fn methods(&self) -> &[MethodRoute] {
+        &self.methods
     }
 
     /// What to answer for a path that is not served.
@@ -125,21 +153,43 @@ impl Routes {
         let mut segments = path.rsplit('/');
         let method = segments.next().unwrap_or_default();
         let service = segments.next().unwrap_or_default();
-        let Some(spec) = self.services.iter().find(|spec| spec.name == service) else {
-            let names = self.services.iter().map(|spec| spec.name);
+        let Some(routes) = self.services.iter().find(|routes| routes.spec().name == service) else {
+            let names = self.services.iter().map(|routes| routes.spec().name);
             let asked = if service.is_empty() { path } else { service };
             return Answer::unknown_service(asked, nearest(service, names));
         };
-        if spec.methods.iter().any(|known| known.name == method) {
+        if routes.methods().any(|(known, ..)| known == method) {
             // The method is right, so what stands before it is not.
-            let at = spec.path_prefix.map(|prefix| format!("{prefix}/{service}/{method}"));
-            return Answer::unknown_service(path, Some(&at.unwrap_or_else(|| format!("/{service}/{method}"))));
+            let prefix = routes.spec().path_prefix.unwrap_or_default();
+            let key = if routes.spec().strategy == Strategy::PathBased { "/{key}" } else { "" };
+            return Answer::unknown_service(path, Some(&format!("{prefix}{key}/{service}/{method}")));
         }
-        Answer::unknown_method(service, method, nearest(method, spec.methods.iter().map(|known| known.name)))
+        Answer::unknown_method(service, method, nearest(method, routes.methods().map(|(known, ..)| known)))
+    }
+}
+
+impl RouteId {
+    /// Its place among [`Routes::methods`].
+    pub(super) fn index(self) -> usize {
+        self.0
     }
 }
 
 impl MethodRoute {
+    /// The service and the method, as clients call them.
+    pub(super) fn names(&self) -> (&'static str, &str) {
+        (self.owner, self.path.as_str().rsplit('/').next().unwrap_or_default())
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the end of a call is its answer.
+    pub(super) fn answers_once(&self) -> bool {
+        matches!(self.kind, Kind::Unary | Kind::ClientStreaming)
+    }
+
     /// Whether the client of a call sends exactly one message.
     pub(super) fn takes_one_message(&self) -> bool {
         matches!(self.kind, Kind::Unary | Kind::ServerStreaming)
@@ -173,7 +223,7 @@ fn prefix_of<'a>(of: &str, prefix: &'a str) -> Result<&'a str, ConfigError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::codegen::{MethodRoutes, MethodSpec};
+    use crate::codegen::{MethodSpec, OnMissingKey};
 
     static METHODS: &[MethodSpec] = &[
         MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary),
@@ -181,24 +231,28 @@ mod tests {
     ];
     static ORDERS: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders").path_prefix("/api/v1").methods(METHODS);
 
+    fn routes(specs: &[&ServiceSpec]) -> Result<Routes, ConfigError> {
+        Routes::new(&specs.iter().map(|spec| ServiceRoutes::generated(spec)).collect::<Vec<_>>())
+    }
+
     #[test]
     fn a_method_is_served_under_its_bare_path_and_under_the_prefix() {
-        let routes = Routes::new(&[&ORDERS]).unwrap();
+        let routes = routes(&[&ORDERS]).unwrap();
 
         let bare = routes.find("/shop.Orders/Buy").unwrap();
         let prefixed = routes.find("/api/v1/shop.Orders/Buy").unwrap();
 
         assert_eq!(bare, prefixed);
-        assert_eq!(routes.method(bare).unwrap().path.as_str(), "/shop.Orders/Buy");
+        assert_eq!(routes.method(bare.0).unwrap().path.as_str(), "/shop.Orders/Buy");
         assert_eq!(routes.find("/api/v2/shop.Orders/Buy"), None);
     }
 
     #[test]
     fn instances_see_the_path_of_the_service_that_they_register() {
         static OLD: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.v2.Orders").methods(METHODS);
-        let routes = Routes::new(&[&OLD]).unwrap();
+        let routes = routes(&[&OLD]).unwrap();
 
-        let method = routes.method(routes.find("/shop.Orders/Buy").unwrap()).unwrap();
+        let method = routes.method(routes.find("/shop.Orders/Buy").unwrap().0).unwrap();
 
         assert_eq!(method.path.as_str(), "/shop.v2.Orders/Buy");
         assert_eq!(method.service(), "shop.v2.Orders");
@@ -207,7 +261,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_answered_with_the_nearest_known_one() {
-        let routes = Routes::new(&[&ORDERS]).unwrap();
+        let routes = routes(&[&ORDERS]).unwrap();
 
         let message = |path| routes.unknown(path).message;
 
@@ -221,20 +275,54 @@ mod tests {
 
     #[test]
     fn the_same_router_twice_is_a_duplicate_route() {
-        let error = Routes::new(&[&ORDERS, &ORDERS]).unwrap_err().to_string();
+        let error = routes(&[&ORDERS, &ORDERS]).unwrap_err().to_string();
 
         assert!(error.starts_with("the path /shop.Orders/Buy is claimed by shop.Orders and by shop.Orders"), "{error}");
     }
 
     #[test]
-    fn an_option_of_a_method_that_is_not_served_is_refused_with_the_methods_name() {
-        static WAITS: &[MethodSpec] = &[MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary)
-            .routes(MethodRoutes::new().wait_for_instance(true))];
-        static SPEC: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders").methods(WAITS);
+    fn an_option_of_a_method_that_cannot_be_meant_is_refused_with_the_methods_name() {
+        static REJECTS: &[MethodSpec] = &[MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary)
+            .routes(MethodRoutes::new().on_missing_key(OnMissingKey::Reject))];
+        static SPEC: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders").methods(REJECTS);
 
-        let error = Routes::new(&[&SPEC]).unwrap_err().to_string();
+        let error = routes(&[&SPEC]).unwrap_err().to_string();
 
-        assert!(error.starts_with("service shop.Orders/Buy: the option wait_for_instance = true"), "{error}");
+        assert!(error.starts_with("service shop.Orders/Buy: the option on_missing_key = \"REJECT\""), "{error}");
+    }
+
+    #[test]
+    fn a_key_in_the_path_stands_between_the_prefix_and_the_service() {
+        static BY_PATH: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders")
+            .strategy(Strategy::PathBased)
+            .path_prefix("/api/v1")
+            .methods(METHODS);
+        let routes = routes(&[&BY_PATH]).unwrap();
+        let segment = |path| routes.find(path).map(|(_, segment)| segment);
+
+        assert_eq!(segment("/shop.Orders/Buy"), Some(None));
+        assert_eq!(segment("/api/v1/shop.Orders/Buy"), Some(None));
+        assert_eq!(segment("/api/v1/eu%2Fwest/shop.Orders/Buy"), Some(Some("eu%2Fwest")));
+        assert_eq!(segment("/api/v1//shop.Orders/Buy"), Some(Some("")));
+        for path in ["/eu/shop.Orders/Buy", "/api/v1/eu/west/shop.Orders/Buy", "/api/v1/eu/shop.Orders/Sell", "eu", "/"]
+        {
+            assert_eq!(segment(path), None, "{path}");
+        }
+        assert_eq!(
+            routes.unknown("/eu/shop.Orders/Buy").message,
+            "unknown service /eu/shop.Orders/Buy; did you mean /api/v1/{key}/shop.Orders/Buy?"
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_path_needs_no_prefix() {
+        static BY_PATH: ServiceSpec =
+            ServiceSpec::new("shop.Orders", "shop.Orders").strategy(Strategy::PathBased).methods(METHODS);
+        let routes = routes(&[&BY_PATH]).unwrap();
+
+        assert_eq!(routes.find("/eu/shop.Orders/Buy").unwrap().1, Some("eu"));
+        assert_eq!(routes.find("/shop.Orders/Buy").unwrap().1, None);
+        assert_eq!(routes.find("/a/eu/shop.Orders/Buy"), None);
     }
 
     #[test]

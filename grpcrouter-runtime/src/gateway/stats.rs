@@ -11,11 +11,15 @@ pub struct GatewayStats {
     pub connections: usize,
     /// Calls that have come and not ended.
     pub calls: usize,
+    /// Those of the calls that wait for an instance, as the option `wait_for_instance` lets them.
+    pub parked_calls: usize,
     /// Tunnels, also those that only finish what they carry.
     pub tunnels: usize,
     /// Instances that take new calls.
     pub instances: usize,
-    /// Bytes of requests that wait in the tunnels for credit or for their turn.
+    /// Bytes that wait here for somebody: of requests in the tunnels and before them, for credit or for their turn; of
+    /// responses, for room in the client's HTTP/2 stream. What the HTTP/2 library holds itself comes on top, at most
+    /// 64 KiB of each response, and so does what a caller inside of this process has not read yet.
     pub queued_bytes: usize,
 }
 
@@ -24,7 +28,9 @@ pub struct GatewayStats {
 pub(crate) struct Counts {
     connections: AtomicUsize,
     calls: AtomicUsize,
+    queued: AtomicUsize,
     stopping: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Counts {
@@ -53,11 +59,35 @@ impl Counts {
         self.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Bytes that wait outside of tunnels.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of one call wait outside of its tunnel, where it were `before`.
+    pub(super) fn queued(&self, before: usize, now: usize) {
+        if now >= before {
+            self.queued.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.queued.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_stopping(&self, stopping: bool) {
         self.stopping.store(stopping, Ordering::Relaxed);
+        self.closed.store(false, Ordering::Relaxed);
+    }
+
+    /// Stopping, and for so long that nobody who was told so still sends calls.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 }

@@ -1,12 +1,20 @@
-//! How a routing key is read. Prepared at `build()`, so that reading it costs one look at the headers.
+//! How a routing key is read. Prepared at `build()`, so that reading it costs one look at the head of a call, or one scan
+//! over the bytes of its first message.
+
+mod field;
+mod header;
+mod message;
+mod segment;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
+use self::message::First;
 use crate::{
-    codegen::{OnMissingKey, Routes, Strategy},
+    codegen::{FieldPath, LoadBalancing, OnMissingKey, Routes, Strategy},
     error::ConfigError,
-    metadata,
     status::Answer,
 };
 
@@ -19,85 +27,204 @@ pub(crate) enum RoutingKey {
     Value(Bytes),
 }
 
+/// The head of a call, as far as a key may be in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) authority: &'a str,
+    /// What stands in the path where `PATH_BASED` has the key, still encoded.
+    pub(super) segment: Option<&'a str>,
+}
+
+/// What the head of a call says of its key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Key(RoutingKey),
+    /// It is in the first message.
+    InMessage,
+}
+
 /// Reads the routing key of the calls of one method.
 #[derive(Debug)]
-pub(super) enum KeyReader {
-    /// Calls carry none.
-    None,
-    /// A metadata entry.
-    Metadata {
-        entry: HeaderName,
-        /// A `-bin` entry: its value is compared as the raw bytes.
-        binary: bool,
-        on_missing: OnMissingKey,
-    },
+pub(super) struct KeyReader {
+    place: Place,
+    strategy: Strategy,
+    /// As the options name the key.
+    name: String,
+    on_missing: OnMissingKey,
 }
+
+/// Where a key is.
+#[derive(Debug)]
+enum Place {
+    /// Calls carry none.
+    Nowhere,
+    /// A metadata entry of text.
+    Text(HeaderName),
+    /// A metadata entry of bytes.
+    Binary(HeaderName),
+    Header(HeaderName),
+    Authority,
+    Cookie(String),
+    /// A segment of the path.
+    Path,
+    Field(FieldPath),
+}
+
+/// Why a key cannot be read.
+type Malformed = Cow<'static, str>;
 
 impl KeyReader {
     /// # Errors
-    /// The options ask for what this version does not serve, or cannot be meant. `of` names who carries them.
+    /// The options cannot be meant. `of` names who carries them.
     pub(super) fn new(of: &str, routes: &Routes) -> Result<Self, ConfigError> {
-        if routes.strategy != Strategy::MetadataBased {
-            return Err(ConfigError::UnsupportedOption {
-                service: of.to_owned(),
-                option: "strategy",
-                value: routes.strategy.name().to_owned(),
-                served: "METADATA_BASED",
-            });
-        }
-        let Some(key) = routes.routing_key else {
-            if routes.on_missing_key == OnMissingKey::Reject {
-                return Err(invalid(of, "on_missing_key", "REJECT", "there is no routing_key that a call could carry"));
+        let place = match routes.strategy {
+            Strategy::MetadataBased => match routes.routing_key {
+                Some(key) => metadata_entry(of, key)?,
+                None => Place::Nowhere,
+            },
+            Strategy::PathBased => Place::Path,
+            Strategy::HeaderBased => {
+                header_place(of, named(of, routes, "a header, \":authority\" or \"cookie:NAME\"")?)?
             }
-            return Ok(Self::None);
+            Strategy::FieldBased => {
+                let key = named(of, routes, "a field of the request")?;
+                let field = routes.field.ok_or_else(|| invalid(of, "routing_key", key, FIELD_UNKNOWN))?;
+                field::check(&field).map_err(|why| invalid(of, "routing_key", key, why))?;
+                Place::Field(field)
+            }
         };
-        let entry = HeaderName::from_bytes(key.as_bytes())
-            .map_err(|_| invalid(of, "routing_key", key, "a metadata key has only a-z, 0-9, '_', '-' and '.'"))?;
-        if key.starts_with("grpc-") || key.starts_with("x-grpcrouter-") || NOT_METADATA.contains(&entry.as_str()) {
-            return Err(invalid(of, "routing_key", key, "this name is reserved, no client can set it as metadata"));
+        if matches!(place, Place::Nowhere) {
+            let why = "there is no routing_key that a call could carry";
+            if routes.on_missing_key == OnMissingKey::Reject {
+                return Err(invalid(of, "on_missing_key", OnMissingKey::Reject.name(), why));
+            }
+            if routes.load_balancing == LoadBalancing::ConsistentHash {
+                return Err(invalid(of, "load_balancing", LoadBalancing::ConsistentHash.name(), why));
+            }
         }
-        let binary = entry.as_str().ends_with("-bin");
-        Ok(Self::Metadata { entry, binary, on_missing: routes.on_missing_key })
+        Ok(Self {
+            place,
+            strategy: routes.strategy,
+            name: routes.routing_key.unwrap_or(UNNAMED).to_owned(),
+            on_missing: routes.on_missing_key,
+        })
     }
 
     /// The name under which messages speak of the key.
     pub(super) fn name(&self) -> &str {
-        match self {
-            Self::None => "",
-            Self::Metadata { entry, .. } => entry.as_str(),
-        }
+        &self.name
     }
 
-    /// Reads the key of one call to `service`. Of several values the first counts.
-    pub(super) fn read(&self, service: &str, headers: &HeaderMap) -> Result<RoutingKey, Answer> {
-        let Self::Metadata { entry, binary, on_missing } = self else { return Ok(RoutingKey::Absent) };
-        let Some(value) = headers.get(entry) else {
-            return match on_missing {
-                OnMissingKey::Balance => Ok(RoutingKey::Absent),
-                OnMissingKey::Reject => {
-                    Err(Answer::missing_key(service, entry.as_str(), Strategy::MetadataBased.name()))
-                }
-            };
-        };
-        if value.is_empty() {
-            // As from a variable that was never set: no instance can ever have it, so trying again would not help.
-            let strategy = Strategy::MetadataBased.name();
-            return Err(Answer::malformed_key(service, entry.as_str(), strategy, "it is empty"));
-        }
-        if !binary {
-            return Ok(RoutingKey::Value(Bytes::copy_from_slice(value.as_bytes())));
-        }
-        let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-        let raw = metadata::decode_bin(first.trim_ascii()).ok_or_else(|| {
-            Answer::malformed_key(service, entry.as_str(), Strategy::MetadataBased.name(), "its value is not base64")
-        })?;
-        Ok(RoutingKey::Value(Bytes::from(raw)))
+    /// Whether the key is a segment of the path, before the service.
+    pub(super) fn is_in_path(&self) -> bool {
+        matches!(self.place, Place::Path)
     }
+
+    /// Reads the key of one call to `service`, as far as it is in the head.
+    pub(super) fn read(&self, service: &str, head: &Head<'_>) -> Result<Read, Answer> {
+        let found = match &self.place {
+            Place::Nowhere => return Ok(Read::Key(RoutingKey::Absent)),
+            Place::Field(_) => return Ok(Read::InMessage),
+            Place::Text(entry) => header::text(head.headers, entry),
+            Place::Binary(entry) => header::binary(head.headers, entry),
+            Place::Header(name) => header::header(head.headers, name),
+            Place::Authority => Ok(header::host(head.authority)),
+            Place::Cookie(name) => header::cookie(head.headers, name),
+            Place::Path => segment::decode(head.segment),
+        };
+        self.key(service, found).map(Read::Key)
+    }
+
+    /// Reads the key from the first bytes of the request, which are in `parts`; `None` as long as more has to come.
+    pub(super) fn read_message<'a>(
+        &self,
+        service: &str,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        ended: bool,
+    ) -> Result<Option<RoutingKey>, Answer> {
+        let Place::Field(path) = &self.place else { return Ok(Some(RoutingKey::Absent)) };
+        let found = match message::first(parts, ended) {
+            Ok(First::Waits) => return Ok(None),
+            Ok(First::None) => Ok(None),
+            Ok(First::Whole(message)) => field::read(&message, path).map_err(Cow::Borrowed),
+            Err(why) => Err(why),
+        };
+        self.key(service, found).map(Some)
+    }
+
+    fn key(&self, service: &str, found: Result<Option<Bytes>, Malformed>) -> Result<RoutingKey, Answer> {
+        let malformed = |why: &str| Err(Answer::malformed_key(service, &self.name, self.strategy.name(), why));
+        match found {
+            // As from a variable that was never set: no instance can ever have it, so trying again would not help.
+            Ok(Some(key)) if key.is_empty() => malformed("it is empty"),
+            Ok(Some(key)) if key.len() > MAX_KEY => {
+                malformed(&format!("it has {} bytes, at most {MAX_KEY} are taken", key.len()))
+            }
+            Ok(Some(key)) => Ok(RoutingKey::Value(key)),
+            Ok(None) => match self.on_missing {
+                OnMissingKey::Balance => Ok(RoutingKey::Absent),
+                OnMissingKey::Reject => Err(Answer::missing_key(service, &self.name, self.strategy.name())),
+            },
+            Err(why) => malformed(&why),
+        }
+    }
+}
+
+fn metadata_entry(of: &str, key: &str) -> Result<Place, ConfigError> {
+    let entry = HeaderName::from_bytes(key.as_bytes())
+        .map_err(|_| invalid(of, "routing_key", key, "a metadata key has only a-z, 0-9, '_', '-' and '.'"))?;
+    if key.starts_with("grpc-") || key.starts_with(OWN) || NOT_METADATA.contains(&entry.as_str()) {
+        return Err(invalid(of, "routing_key", key, "this name is reserved, no client can set it as metadata"));
+    }
+    Ok(if key.ends_with("-bin") { Place::Binary(entry) } else { Place::Text(entry) })
+}
+
+fn header_place(of: &str, key: &str) -> Result<Place, ConfigError> {
+    if key == ":authority" {
+        return Ok(Place::Authority);
+    }
+    if let Some(cookie) = key.strip_prefix("cookie:") {
+        // A cookie's name is a token, as a header's is.
+        return match HeaderName::from_bytes(cookie.as_bytes()) {
+            Ok(_) => Ok(Place::Cookie(cookie.to_owned())),
+            Err(_) => Err(invalid(of, "routing_key", key, "no cookie can have that name")),
+        };
+    }
+    let name = HeaderName::from_bytes(key.as_bytes())
+        .ok()
+        .filter(|name| name.as_str() == key)
+        .ok_or_else(|| invalid(of, "routing_key", key, "it is no header name in lower case"))?;
+    if key.starts_with(OWN) || key.starts_with("proxy-") || HOP_BY_HOP.contains(&key) {
+        return Err(invalid(of, "routing_key", key, "this header never comes from a client"));
+    }
+    Ok(Place::Header(name))
+}
+
+/// The key that a strategy cannot do without.
+fn named(of: &str, routes: &Routes, what: &str) -> Result<&'static str, ConfigError> {
+    let strategy = routes.strategy.name();
+    routes.routing_key.ok_or_else(|| invalid(of, "strategy", strategy, &format!("it needs a routing_key: {what}")))
 }
 
 fn invalid(of: &str, option: &'static str, value: &str, why: &str) -> ConfigError {
     ConfigError::InvalidOption { service: of.to_owned(), option, value: value.to_owned(), why: why.to_owned() }
 }
+
+/// The longest key. Instances claim keys of up to 256 bytes; hashed ones, such as cookies, may be longer.
+const MAX_KEY: usize = 1024;
+
+/// How messages call a key that has no name: one in the path.
+const UNNAMED: &str = "in the path";
+
+const FIELD_UNKNOWN: &str = "the field's numbers are not known: generate the router again, or set field(..)";
+
+/// The gateway sets these itself and takes none from outside.
+const OWN: &str = "x-grpcrouter-";
+
+/// Of one hop, so that none that comes says anything of the call.
+const HOP_BY_HOP: [&str; 8] =
+    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// HTTP's own headers, which are not metadata.
 const NOT_METADATA: [&str; 10] = [
@@ -114,85 +241,4 @@ const NOT_METADATA: [&str; 10] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use http::HeaderValue;
-    use tonic::Code;
-
-    use super::*;
-    use crate::codegen::{Kind, MethodSpec, ServiceSpec};
-
-    const METHOD: MethodSpec = MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary);
-    const SPEC: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders");
-
-    fn reader(spec: ServiceSpec) -> Result<KeyReader, ConfigError> {
-        KeyReader::new("shop.Orders", &spec.routes(&METHOD))
-    }
-
-    fn headers(key: &'static str, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(HeaderName::from_static(key), HeaderValue::from_static(value))])
-    }
-
-    fn value(bytes: &'static [u8]) -> RoutingKey {
-        RoutingKey::Value(Bytes::from_static(bytes))
-    }
-
-    #[test]
-    fn a_key_is_read_from_its_metadata_entry() {
-        let reader = reader(SPEC.routing_key("instanceid")).unwrap();
-
-        assert_eq!(reader.read("shop.Orders", &headers("instanceid", "a")).unwrap(), value(b"a"));
-        assert_eq!(reader.read("shop.Orders", &headers("other", "a")).unwrap(), RoutingKey::Absent);
-    }
-
-    #[test]
-    fn a_binary_key_is_its_raw_bytes_padded_or_not() {
-        let reader = reader(SPEC.routing_key("shard-bin")).unwrap();
-
-        assert_eq!(reader.read("shop.Orders", &headers("shard-bin", "AP8=")).unwrap(), value(b"\x00\xff"));
-        assert_eq!(reader.read("shop.Orders", &headers("shard-bin", "AP8")).unwrap(), value(b"\x00\xff"));
-    }
-
-    #[test]
-    fn a_binary_key_that_is_no_base64_is_an_invalid_argument() {
-        let reader = reader(SPEC.routing_key("shard-bin")).unwrap();
-
-        let answer = reader.read("shop.Orders", &headers("shard-bin", "!")).unwrap_err();
-
-        assert_eq!(answer.code, Code::InvalidArgument);
-    }
-
-    #[test]
-    fn an_empty_key_is_an_invalid_argument() {
-        let reader = reader(SPEC.routing_key("instanceid")).unwrap();
-
-        let answer = reader.read("shop.Orders", &headers("instanceid", "")).unwrap_err();
-
-        assert_eq!(answer.code, Code::InvalidArgument);
-        assert!(answer.message.contains("instanceid") && answer.message.ends_with("it is empty"), "{}", answer.message);
-    }
-
-    #[test]
-    fn a_missing_key_is_refused_where_the_option_says_so() {
-        let reader = reader(SPEC.routing_key("instanceid").on_missing_key(OnMissingKey::Reject)).unwrap();
-
-        let answer = reader.read("shop.Orders", &HeaderMap::new()).unwrap_err();
-
-        assert_eq!(answer.code, Code::InvalidArgument);
-        assert!(answer.message.contains("instanceid (METADATA_BASED)"), "{}", answer.message);
-    }
-
-    #[test]
-    fn a_strategy_that_is_not_served_is_refused_by_name() {
-        let error = reader(SPEC.strategy(Strategy::FieldBased)).unwrap_err().to_string();
-
-        assert!(error.starts_with("service shop.Orders: the option strategy = FIELD_BASED is not served"), "{error}");
-    }
-
-    #[test]
-    fn a_key_that_no_client_can_set_is_refused() {
-        for key in ["grpc-timeout", "te", "x-grpcrouter-principal", "two words"] {
-            assert!(matches!(reader(SPEC.routing_key(key)), Err(ConfigError::InvalidOption { .. })), "{key}");
-        }
-    }
-}
+mod tests;

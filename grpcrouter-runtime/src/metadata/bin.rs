@@ -12,7 +12,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// `bytes` as a header's value.
-pub(super) fn encode(bytes: &[u8]) -> Option<HeaderValue> {
+pub(crate) fn encode(bytes: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(ENGINE.encode(bytes))).ok()
 }
 

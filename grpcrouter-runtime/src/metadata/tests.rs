@@ -227,7 +227,7 @@ fn only_grpc_is_grpc() {
 fn trailers_alone_carry_status_and_content_type() {
     let trailers = Trailers { status: 12, message: Text::from_static("no"), ..Trailers::default() };
 
-    let response = trailers_only(&trailers);
+    let response = trailers_only(&trailers, &Text::default());
 
     assert_eq!(
         *response.headers(),

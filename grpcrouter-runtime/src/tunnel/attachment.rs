@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 
 use super::{Messages, MessagesError, TunnelEvents, TunnelHandle};
-use crate::clock;
+use crate::{clock, status::shown};
 
 /// How long a closed tunnel waits for its Close to be written; a peer that does not read gets none.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -39,14 +39,27 @@ pub(crate) enum Detached {
 impl Display for Detached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Closed(close) if close.reason.is_empty() => write!(f, "closed by the peer ({:?})", close.code),
-            Self::Closed(close) => write!(f, "closed by the peer ({:?}: {})", close.code, close.reason),
+            Self::Closed(close) if close.reason.is_empty() => write!(f, "closed by the peer, {}", why(close.code)),
+            Self::Closed(close) => write!(f, "closed by the peer, {}: {}", why(close.code), shown(&close.reason)),
             Self::ClosedHere => f.write_str("closed"),
             Self::Ended => f.write_str("the stream ended"),
             Self::Io(error) => write!(f, "the connection was lost: {error}"),
             Self::Silent => f.write_str("no answer to pings"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
         }
+    }
+}
+
+/// For messages to people.
+pub(crate) fn why(code: CloseCode) -> &'static str {
+    match code {
+        CloseCode::Unspecified => "for no stated reason",
+        CloseCode::NoError => "which is done",
+        CloseCode::ProtocolError => "which found this side to break the protocol",
+        CloseCode::FlowControlError => "which was sent more than it had allowed",
+        CloseCode::Replaced => "which has a later tunnel of the same instance",
+        CloseCode::Shutdown => "which stops",
+        CloseCode::Internal => "which has a fault",
     }
 }
 
@@ -197,5 +210,60 @@ impl Body for TunnelBody {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use grpcrouter_protocol::{Config, Update, WindowPool};
+    use http_body_util::StreamBody;
+    use tokio::time::{Instant, sleep};
+    use tokio_stream::{Stream, StreamExt as _};
+
+    use super::*;
+    use crate::{metrics::TunnelMeter, tunnel::Started};
+
+    struct Nobody;
+
+    impl TunnelEvents for Nobody {
+        fn started(&self, _: &TunnelHandle, _: Started) {}
+        fn draining(&self, _: Vec<String>) {}
+        fn updated(&self, _: Update) {}
+        fn closed(&self, _: &Close) {}
+    }
+
+    /// How a tunnel over these bytes ends, and after so many seconds.
+    async fn attached(bytes: impl Stream<Item = u8>) -> (Detached, u64) {
+        let began = Instant::now();
+        let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), TunnelMeter::new(Side::Gateway));
+        let frames = bytes.map(|byte| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(&[byte]))));
+        let mut incoming = Messages::new(Box::pin(StreamBody::new(frames)));
+        let why = attach(&tunnel, &mut incoming, &Nobody).await;
+        (why, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_given_up_after_three_pings() {
+        let (why, seconds) = attached(tokio_stream::pending()).await;
+
+        assert!(matches!(why, Detached::Silent), "{why}");
+        assert_eq!(seconds, 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_batch_takes_minutes_to_come_is_not_given_up() {
+        // A batch of 200 bytes, one each second; that it is none is seen at its end.
+        let batch = [0, 0, 0, 0, 200].into_iter().chain(iter::repeat_n(0xff, 200));
+        let trickle = tokio_stream::iter(batch).then(|byte| async move {
+            sleep(Duration::from_secs(1)).await; // waits because it plays a slow peer, in paused time
+            byte
+        });
+
+        let (why, seconds) = attached(trickle).await;
+
+        assert!(matches!(why, Detached::Protocol(_)), "{why}");
+        assert!((205..=206).contains(&seconds), "{seconds}");
     }
 }

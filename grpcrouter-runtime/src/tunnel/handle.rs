@@ -9,12 +9,13 @@ use std::{
 use bytes::Bytes;
 use grpcrouter_protocol::{
     CallId, CancelReason, Close, Config, Event, OpenCall, OpenCallError, PeerSilent, ProtocolError, ResponsePart, Time,
-    Tunnel,
+    Totals, Tunnel, WindowPool,
 };
 use tokio::sync::Notify;
+use tracing::trace;
 
 use super::{CallEvent, CallSink, Started, TunnelEvents};
-use crate::clock;
+use crate::{clock, metrics::TunnelMeter};
 
 /// One tunnel, from either end. Clones are the same tunnel.
 #[derive(Clone)]
@@ -24,10 +25,13 @@ struct Shared {
     core: Mutex<Core>,
     /// Tells the attachment to look at its timer, or at the end of the tunnel, again.
     attachment: Notify,
+    meter: TunnelMeter,
 }
 
 struct Core {
     tunnel: Tunnel,
+    /// What of its totals the meter has been told.
+    counted: Totals,
     /// By slot. The id tells a call from the one that had its slot before.
     sinks: Vec<Option<(CallId, Arc<dyn CallSink>)>>,
     /// The body that writes the batches, asleep until there is one.
@@ -45,18 +49,19 @@ pub(super) type Deliveries = Vec<(Option<Arc<dyn CallSink>>, Event)>;
 
 impl TunnelHandle {
     /// The gateway's end, after Welcome was said.
-    pub(crate) fn gateway(config: Config) -> Self {
-        Self::new(Tunnel::gateway(config, clock::now()))
+    pub(crate) fn gateway(config: Config, windows: &WindowPool, meter: TunnelMeter) -> Self {
+        Self::new(Tunnel::gateway(config, clock::now()).with_pool(windows.clone()), meter)
     }
 
     /// The instance's end, after Welcome was heard.
-    pub(crate) fn instance(config: Config) -> Self {
-        Self::new(Tunnel::instance(config, clock::now()))
+    pub(crate) fn instance(config: Config, meter: TunnelMeter) -> Self {
+        Self::new(Tunnel::instance(config, clock::now()), meter)
     }
 
-    fn new(tunnel: Tunnel) -> Self {
-        let core = Core { tunnel, sinks: Vec::new(), writer: None, armed: None, closing: false, over: false };
-        Self(Arc::new(Shared { core: Mutex::new(core), attachment: Notify::new() }))
+    fn new(tunnel: Tunnel, meter: TunnelMeter) -> Self {
+        let counted = Totals::default();
+        let core = Core { tunnel, counted, sinks: Vec::new(), writer: None, armed: None, closing: false, over: false };
+        Self(Arc::new(Shared { core: Mutex::new(core), attachment: Notify::new(), meter }))
     }
 
     /// Gateway: begins a call. Tells how many more bytes may be sent now; an error gives the call back, for another
@@ -76,6 +81,7 @@ impl TunnelHandle {
 
     /// Gateway: more of the request. Tells how many more bytes may be sent now.
     pub(crate) fn send(&self, call: CallId, data: Bytes, half_close: bool) -> usize {
+        trace!(%call, bytes = data.len(), half_close, "part of a request");
         self.step(|core, now| core.tunnel.send(call, data, half_close, now))
     }
 
@@ -86,6 +92,13 @@ impl TunnelHandle {
 
     /// Instance: parts of the response; trailers end the call. Tells how many more bytes may be sent now.
     pub(crate) fn respond(&self, call: CallId, part: ResponsePart) -> usize {
+        trace!(
+            %call,
+            headers = part.headers.is_some(),
+            bytes = part.data.len(),
+            trailers = part.trailers.is_some(),
+            "part of a response"
+        );
         self.step(|core, now| {
             if part.trailers.is_some() {
                 core.release(call);
@@ -152,11 +165,15 @@ impl TunnelHandle {
 
     /// Takes one batch; what it brought is left in `due`.
     pub(super) fn receive(&self, message: Bytes, due: &mut Deliveries) -> Result<(), ProtocolError> {
-        self.step(|core, now| {
+        let bytes = message.len() + PREFIX;
+        let (taken, passed) = self.step(|core, now| {
             let taken = core.tunnel.handle_batch(message, now);
             core.collect(due);
-            taken
-        })
+            (taken, core.passed())
+        });
+        self.0.meter.received(bytes, passed);
+        trace!(bytes, frames = passed.frames_received, "batch received");
+        taken
     }
 
     /// Tells the core that the peer lives, though no batch of it is whole yet.
@@ -212,13 +229,16 @@ impl TunnelHandle {
             return Err(TunnelOver);
         }
         let batch = core.tunnel.poll_transmit(clock::now());
-        if batch.is_some() {
+        if let Some(batch) = batch {
             // Writing can make room for a call whose source waits.
             let mut due = Vec::new();
             core.collect(&mut due);
+            let passed = core.passed();
             drop(core);
+            self.0.meter.sent(batch.len(), passed);
+            trace!(bytes = batch.len(), frames = passed.frames_sent, "batch sent");
             self.deliver_calls(due);
-            return Ok(batch);
+            return Ok(Some(batch));
         }
         if core.tunnel.is_closed() {
             drop(core);
@@ -261,8 +281,10 @@ impl TunnelHandle {
             Event::Writable { call, capacity } => (call, CallEvent::Writable { capacity }),
             Event::Refused { call, request } => (call, CallEvent::Refused(request)),
             Event::Ended { call, reason } => (call, CallEvent::Ended(reason)),
+            Event::Leased { call, lease } => (call, CallEvent::Leased(lease)),
             _ => return,
         };
+        trace!(%call, what = event.name(), bytes = event.data_len(), "delivered");
         if let Some(sink) = sink {
             sink.deliver(call, event);
         } else if let Some(sink) = self.sink(call) {
@@ -304,6 +326,17 @@ impl TunnelHandle {
 }
 
 impl Core {
+    /// What has passed since this was last asked.
+    fn passed(&mut self) -> Totals {
+        let now = self.tunnel.totals();
+        let before = std::mem::replace(&mut self.counted, now);
+        Totals {
+            frames_sent: now.frames_sent - before.frames_sent,
+            frames_received: now.frames_received - before.frames_received,
+            stalls: now.stalls - before.stalls,
+        }
+    }
+
     fn adopt(&mut self, call: CallId, sink: Arc<dyn CallSink>) {
         let slot = call.slot();
         if slot >= self.sinks.len() {
@@ -345,13 +378,18 @@ impl Core {
                     self.release(*call);
                     sink
                 }
-                Event::Request { call, .. } | Event::Writable { call, .. } => self.sink(*call),
+                Event::Request { call, .. } | Event::Writable { call, .. } | Event::Leased { call, .. } => {
+                    self.sink(*call)
+                }
                 _ => None,
             };
             due.push((sink, event));
         }
     }
 }
+
+/// gRPC's prefix of a message; what is written has it, what is read has lost it.
+const PREFIX: usize = 5;
 
 /// Nothing will be written to this stream any more.
 #[derive(Debug)]

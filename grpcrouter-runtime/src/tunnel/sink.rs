@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{CallId, Close, EndReason, Headers, OpenCall, Start, Time, Trailers, Update};
+use grpcrouter_protocol::{CallId, Close, EndReason, Headers, OpenCall, Start, Time, Trailers, Update, WindowLease};
 
 use super::TunnelHandle;
 
@@ -31,15 +31,37 @@ pub(crate) enum CallEvent {
     Refused(Box<OpenCall>),
     /// Over, without trailers.
     Ended(EndReason),
+    /// It is about to be over: what came before holds this until it is taken or dropped.
+    Leased(WindowLease),
 }
 
 impl CallEvent {
+    /// For the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Response { .. } => "response",
+            Self::Request { .. } => "request",
+            Self::Writable { .. } => "writable",
+            Self::Refused(_) => "refused",
+            Self::Ended(_) => "ended",
+            Self::Leased(_) => "leased",
+        }
+    }
+
+    /// Bytes of the message stream in it.
+    pub(super) fn data_len(&self) -> usize {
+        match self {
+            Self::Response { data, .. } | Self::Request { data, .. } => data.len(),
+            _ => 0,
+        }
+    }
+
     /// Nothing comes for the call after this.
     pub(super) fn is_last(&self) -> bool {
         match self {
             Self::Response { trailers, .. } => trailers.is_some(),
             Self::Refused(_) | Self::Ended(_) => true,
-            Self::Request { .. } | Self::Writable { .. } => false,
+            Self::Request { .. } | Self::Writable { .. } | Self::Leased(_) => false,
         }
     }
 }
@@ -64,4 +86,30 @@ pub(crate) trait TunnelEvents: Send + Sync {
     fn updated(&self, update: Update);
     /// The peer has closed the tunnel.
     fn closed(&self, close: &Close);
+}
+
+/// A part that stays for nobody knows how long. A small one is copied: it is a slice of the batch that it came in, and
+/// would keep all of that in memory.
+pub(crate) fn kept(data: Bytes) -> Bytes {
+    if data.len() < SMALL && !data.is_unique() { Bytes::copy_from_slice(&data) } else { data }
+}
+
+/// A batch is at most 32 times larger; from here on a copy costs more than what it frees is worth.
+const SMALL: usize = 2 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_part_does_not_keep_its_batch_and_is_copied_once() {
+        let batch = Bytes::from(vec![7; 64 * 1024]);
+
+        let [small, large] = [batch.slice(..2047), batch.slice(..2048)].map(kept);
+
+        assert!((small.len(), small.as_ptr() == batch.as_ptr()) == (2047, false));
+        assert_eq!((large.len(), large.as_ptr()), (2048, batch.as_ptr()));
+        let again = (small.as_ptr(), kept(small).as_ptr());
+        assert_eq!(again.0, again.1);
+    }
 }

@@ -1,4 +1,4 @@
-//! The world around: clients that never rest, a slow link, and gateways that are none or will not.
+//! The world around: clients that never rest, and gateways that are none or will not.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,13 +6,7 @@ use bytes::Bytes;
 use grpcrouter_protocol::{RejectReason, Rejected, Welcome, encode_welcome};
 use grpcrouter_tests::world::TestGateway;
 use myservice::proto::Method1Request;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Clients that call without a pause; no call may fail.
@@ -46,38 +40,6 @@ impl Callers {
             assert!(task.await.unwrap() > 0);
         }
     }
-}
-
-/// The address of a link to `target` on which each byte takes `delay`.
-pub(crate) async fn slow_link(target: SocketAddr, delay: Duration) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (near, _) = listener.accept().await.unwrap();
-        let far = TcpStream::connect(target).await.unwrap();
-        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-        tokio::join!(carry_slowly(near_in, far_out, delay), carry_slowly(far_in, near_out, delay));
-    });
-    address
-}
-
-pub(crate) async fn carry_slowly(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
-    let read = async move {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let _ = sender.send((tokio::time::Instant::now() + delay, buffer[..length].to_vec()));
-        }
-    };
-    let write = async move {
-        while let Some((due, bytes)) = receiver.recv().await {
-            tokio::time::sleep_until(due).await; // waits because it plays a slow link
-            if to.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::join!(read, write);
 }
 
 /// An address at which nothing listens.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use grpcrouter_tests::probe::say;
 use grpcrouter_tests::raw::{RawCall, RawClient, frame};
-use grpcrouter_tests::world::{PATIENCE, eventually};
+use grpcrouter_tests::world::{PATIENCE, eventually, no_task_left, tasks};
 use myservice::proto::my_service_client::MyServiceClient;
 use myservice::proto::{Method1Request, Method2Request, Method3Request};
 use tokio::time::timeout;
@@ -76,6 +76,37 @@ async fn a_client_that_is_gone_drops_the_handlers_of_all_its_calls() {
 fn assert_no_clean_end(place: &Place, mount: Mount) {
     for line in ["method3 clean end", "stream clean end"] {
         assert_eq!(place.probe().times(line), 0, "{mount:?}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_all_kinds_cancelled_and_not_leave_no_task_behind() {
+    for mount in MOUNTS {
+        let place = Place::new(mount, &["a"]).await;
+        let client = place.raw().await;
+        let answered = async || {
+            let good = Method1Request { text: "x".into() };
+            let end = client.unary("/myservice.MyService/Method1", &[], &good);
+            assert_eq!(timeout(PATIENCE, end).await.unwrap().unwrap().code(), 0, "{mount:?}");
+            place.idle().await;
+        };
+        answered().await;
+        let idle = tasks();
+        for times in 1..=5 {
+            let mut calls = Vec::new();
+            for kind in &kinds() {
+                calls.push(begun(&place, &client, kind, times).await);
+            }
+            assert!(tasks() > idle, "{mount:?}: a call in a server of the user's has tasks");
+            drop(calls);
+            answered().await;
+        }
+
+        // While the server, the connection and the tunnel go on.
+        eventually("no more tasks than without calls", || tasks() <= idle).await;
+        drop(client);
+        place.end().await;
+        no_task_left().await;
     }
 }
 

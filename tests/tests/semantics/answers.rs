@@ -13,14 +13,16 @@ use grpcrouter_runtime::{
 };
 use grpcrouter_tests::{
     by_hand::ByHand,
-    probe::say,
+    probe::{Probe, say},
     raw::{RawClient, RawEnd},
     world::{PATIENCE, TestBackend, TestGateway, eventually, no_task_left},
 };
-use myservice::proto::Method1Request;
+use http::HeaderMap;
+use http_body_util::{BodyExt as _, Full};
+use myservice::proto::{Method1Request, my_service_server::MyServiceServer};
 use prost::Message as _;
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
-use tonic::{Code, body::Body};
+use tonic::{Code, body::Body, transport::server::TcpIncoming};
 
 use super::{Between, METHOD1, METHOD2, end, message, ok};
 
@@ -60,11 +62,26 @@ async fn a_wrong_number_of_messages_is_unimplemented_before_the_half_close() {
     for path in [METHOD1, METHOD2] {
         let mut none = between.client.call(path, &[]).await.unwrap();
         none.request.send_data(Bytes::new(), true).unwrap();
-        is(&end(none).await, Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES", "");
+        is(&end(none).await, Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES", "NOT_SENT");
 
         let mut two = between.client.call(path, &[]).await.unwrap();
         two.request.send_data([message(), message()].concat().into(), false).unwrap();
-        is(&end(two).await, Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES", "");
+        is(&end(two).await, Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES", "NOT_SENT");
+    }
+    between.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_message_that_comes_when_the_instance_has_the_first_may_have_been_executed() {
+    let mut between = Between::new().await;
+    for path in [METHOD1, METHOD2] {
+        let mut late = between.client.call(path, &[]).await.unwrap();
+        late.request.send_data(message(), false).unwrap();
+        between.taken().await;
+
+        late.request.send_data(message(), true).unwrap();
+
+        is(&end(late).await, Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES", "MAYBE_EXECUTED");
     }
     between.stop().await;
 }
@@ -223,6 +240,51 @@ async fn a_routing_key_that_is_missing_or_malformed_is_an_invalid_argument_that_
     gateway.stop(Vec::new()).await;
 }
 
+/// A router of a later version of the service, whose method the backend does not have yet.
+struct LaterRouter;
+
+impl Router for LaterRouter {
+    const SPEC: &'static ServiceSpec = {
+        static METHODS: &[MethodSpec] =
+            &[MethodSpec::new("later.Later", "Method9", "/later.Later/Method9", Kind::Unary)];
+        static SPEC: ServiceSpec = ServiceSpec::new("later.Later", "myservice.MyService").methods(METHODS);
+        &SPEC
+    };
+}
+
+#[tokio::test]
+async fn a_method_that_the_backend_is_too_old_for_is_answered_in_its_services_own_words() {
+    let gateway = TestGateway::start_with(|builder| builder.add_router::<LaterRouter>()).await;
+    let backend = TestBackend::start_with(&gateway, "old", |builder| builder.listen("127.0.0.1:0")).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    let service = MyServiceServer::new(Probe::new("plain"));
+    let server = tonic::transport::Server::builder().add_service(service);
+    let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let mut ends = Vec::new();
+    for (address, path) in [
+        (gateway.address, "/later.Later/Method9"),
+        (backend.backend.local_addr().unwrap(), "/myservice.MyService/Method9"),
+        (plain, "/myservice.MyService/Method9"),
+    ] {
+        let (client, connection) = RawClient::connect(address).await.unwrap();
+        let end = client.unary(path, &[], &Method1Request::default()).await.unwrap();
+        assert_eq!((end.http_status, end.code()), (200, Code::Unimplemented as i32));
+        assert_eq!(end.message(), "");
+        // Who reads ErrorInfo sees that this is no answer of ours.
+        assert!(!end.trailers.contains_key("grpc-status-details-bin"));
+        let mut headers = end.headers;
+        headers.remove("date");
+        ends.push((end.body, headers));
+        drop(client);
+        connection.abort();
+    }
+    assert_eq!(ends[0], ends[2]);
+    assert_eq!(ends[1], ends[2]);
+    server.abort();
+    gateway.stop(vec![backend]).await;
+}
+
 /// A service that answers something other than gRPC.
 #[derive(Clone)]
 struct Odd;
@@ -249,9 +311,15 @@ impl tower_service::Service<http::Request<Body>> for Odd {
         if let Some(content_type) = header("x-type") {
             response.headers_mut().insert("content-type", content_type);
         }
-        if let Some(length) = header("x-large") {
-            let value = "v".repeat(length.to_str().unwrap().parse().unwrap());
-            response.headers_mut().insert("x-big", value.parse().unwrap());
+        let large = |name| Some("v".repeat(header(name)?.to_str().unwrap().parse().unwrap()).parse().unwrap());
+        if let Some(value) = large("x-large") {
+            response.headers_mut().insert("x-big", value);
+        }
+        if let Some(value) = large("x-trailers") {
+            let ok = ("grpc-status".parse().unwrap(), http::HeaderValue::from_static("0"));
+            let trailers = HeaderMap::from_iter([ok, ("x-big".parse().unwrap(), value)]);
+            let body = Full::new(message()).with_trailers(std::future::ready(Some(Ok(trailers))));
+            *response.body_mut() = Body::new(body);
         }
         std::future::ready(Ok(response))
     }
@@ -293,6 +361,21 @@ async fn a_service_that_does_not_answer_grpc_is_told_apart_by_a_legal_status_fro
         let end = client.unary(METHOD1, &large, &Method1Request::default()).await.unwrap();
         assert!(end.message().starts_with("the response's initial metadata is too large"), "{}", end.message());
         is(&end, Code::ResourceExhausted, "TOO_LARGE", "MAYBE_EXECUTED");
+        // Its messages are good; it is the end of the call that cannot be told.
+        for (length, code) in [("32000", Code::Ok), ("33000", Code::ResourceExhausted)] {
+            let trailers = [("x-type", "application/grpc"), ("x-trailers", length)];
+            let mut call = client.call(METHOD1, &trailers).await.unwrap();
+            call.request.send_data(message(), true).unwrap();
+            let end = timeout(PATIENCE, call.end()).await.unwrap().unwrap();
+            assert_eq!((end.body.clone(), end.code()), (message(), code as i32), "{length}");
+            if code == Code::Ok {
+                assert_eq!(end.trailers["x-big"].len(), 32_000);
+            } else {
+                is(&end, code, "TOO_LARGE", "MAYBE_EXECUTED");
+                assert!(end.message().starts_with("the response's trailers is too large"), "{}", end.message());
+                assert!(!end.trailers.contains_key("x-big"));
+            }
+        }
         drop(client);
         connection.abort();
     }

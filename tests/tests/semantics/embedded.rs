@@ -39,6 +39,32 @@ async fn end(response: tokio::task::JoinHandle<Response<Body>>) -> (Bytes, Statu
     (collected.to_bytes(), Status::from_header_map(&trailers).unwrap())
 }
 
+#[tokio::test]
+async fn an_answer_that_is_not_the_services_own_has_the_content_subtype_of_the_request() {
+    let mut between = Between::new().await;
+    for (path, refused) in [("/no.Such/Method", true), (METHOD1, false)] {
+        let body = Body::new(http_body_util::Full::new(message()));
+        let request = Request::post(format!("http://gateway{path}")).header("content-type", "application/grpc+x-own");
+        let mut channel = between.gateway.gateway.channel(MyServiceRouter::SPEC);
+        let response = tokio::spawn(channel.call(request.body(body).unwrap()));
+        if !refused {
+            let taken = between.taken().await;
+            let trailers = Some(grpcrouter_protocol::Trailers { status: 12, ..Default::default() });
+            between.instance.respond(taken.id, ResponsePart { trailers, ..ResponsePart::default() }).unwrap();
+        }
+
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap().unwrap();
+
+        let headers = response.headers();
+        assert_eq!(
+            (&headers["grpc-status"], &headers["content-type"]),
+            (&"12".parse().unwrap(), &"application/grpc+x-own".parse().unwrap()),
+            "{path}"
+        );
+    }
+    between.stop().await;
+}
+
 fn reason(status: &Status) -> String {
     let info = status.get_details_error_info().unwrap();
     assert_eq!(info.domain, "grpcrouter");
@@ -66,6 +92,7 @@ async fn a_wrong_number_of_messages_is_unimplemented_and_cancels_what_the_instan
     late.send(Ok(Frame::data(message()))).unwrap();
     let (_, status) = end(response).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "WRONG_NUMBER_OF_MESSAGES"));
+    assert_eq!(status.get_details_error_info().unwrap().metadata["outcome"], "MAYBE_EXECUTED");
     is_ended(&mut between, taken.id).await;
     between.stop().await;
 }

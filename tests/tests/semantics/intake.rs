@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use grpcrouter_protocol::{Headers, ResponsePart, Text, Trailers};
+use grpcrouter_tests::{
+    probe::say,
+    raw::RawClient,
+    world::{TestBackend, TestGateway},
+};
 use http::Method;
+use myservice::proto::Method1Request;
 use tonic::Code;
 
 use super::{Between, METHOD1, end, message, ok};
@@ -53,6 +59,47 @@ async fn the_content_subtype_crosses_both_ways() {
         assert_eq!((end.code(), end.headers["content-type"].to_str().unwrap()), (0, said));
     }
     between.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_the_services_own_has_the_content_subtype_of_the_request() {
+    let mut between = Between::new().await;
+    for said in ["application/grpc", "application/grpc+proto", "application/grpc+json", "application/grpc+x-own"] {
+        let headers = [("content-type", said)];
+        let unknown = end(between.call("/no.Such/Method", &headers).await).await;
+        let keyed = [headers[0], ("instanceid", "nobody")];
+        let nobody = end(between.call(METHOD1, &keyed).await).await;
+        let status = Trailers { status: 5, ..Trailers::default() };
+        let only = ResponsePart { trailers: Some(status), ..ResponsePart::default() };
+        let (_, trailers_only) = between.exchange(&headers, only).await;
+
+        for (end, code) in [(unknown, 12), (nobody, 14), (trailers_only, 5)] {
+            assert_eq!((end.code(), end.headers["content-type"].to_str().unwrap()), (code, said));
+        }
+    }
+    between.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_answers_with_the_content_subtype_of_the_request_by_either_door() {
+    let gateway = TestGateway::start().await;
+    let backend = TestBackend::start_with(&gateway, "a", |builder| builder.listen("127.0.0.1:0")).await;
+    for address in [gateway.address, backend.backend.local_addr().unwrap()] {
+        let (client, connection) = RawClient::connect(address).await.unwrap();
+        for said in ["application/grpc", "application/grpc+proto", "application/grpc+x-own"] {
+            for (headers, text, code) in [
+                (&[("content-type", said), ("grpc-timeout", "0n")][..], "", Code::DeadlineExceeded),
+                (&[("content-type", said), ("x-bin", "!")], "", Code::Internal),
+                (&[("content-type", said)], say::PANIC, Code::Unknown),
+            ] {
+                let end = client.unary(METHOD1, headers, &Method1Request { text: text.to_owned() }).await.unwrap();
+                assert_eq!((end.code(), end.headers["content-type"].to_str().unwrap()), (code as i32, said));
+            }
+        }
+        drop(client);
+        connection.abort();
+    }
+    gateway.stop(vec![backend]).await;
 }
 
 #[tokio::test]

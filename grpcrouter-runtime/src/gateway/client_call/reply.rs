@@ -2,11 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    task::{Context, Poll},
+    mem,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Headers, Trailers};
+use grpcrouter_protocol::{Headers, Text, Trailers, WindowLease};
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, Response, StatusCode};
 
@@ -14,13 +15,22 @@ use crate::{
     gateway::edge::{Edge, TooLong, is_limit},
     metadata,
     status::Answer,
+    tunnel::kept,
 };
 
 /// The sending half of a client's stream, and what waits for room in it.
 #[derive(Debug)]
 pub(super) struct Reply {
     half: Half,
+    /// Of the request; where the service names none of its own.
+    content_subtype: Text,
     waiting: VecDeque<Part>,
+    /// Bytes of all that waits.
+    queued: usize,
+    /// The status, if it waits for what came before it.
+    last: Option<Trailers>,
+    /// Of the tunnel's pool of windows, once the call is over there.
+    lease: Option<WindowLease>,
     edge: Edge,
     /// Of what has come, if the size of messages is limited.
     limited: Option<(Edge, usize)>,
@@ -42,6 +52,14 @@ struct Part {
     delivered: usize,
 }
 
+/// Whether a response is all in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    All,
+    /// What waits needs room first.
+    Part,
+}
+
 /// The client takes nothing any more.
 #[derive(Debug)]
 pub(super) struct Gone;
@@ -53,9 +71,11 @@ impl From<h2::Error> for Gone {
 }
 
 impl Reply {
-    pub(super) fn new(respond: SendResponse<Bytes>, max_message: usize) -> Self {
+    pub(super) fn new(respond: SendResponse<Bytes>, content_subtype: Text, max_message: usize) -> Self {
         let limited = is_limit(max_message).then(|| (Edge::default(), max_message));
-        Self { half: Half::Head(respond), waiting: VecDeque::new(), edge: Edge::default(), limited }
+        let half = Half::Head(respond);
+        let (waiting, edge) = (VecDeque::new(), Edge::default());
+        Self { half, content_subtype, waiting, queued: 0, last: None, lease: None, edge, limited }
     }
 
     /// Looks at data before it is taken, and cuts it off before a message that is over the limit.
@@ -83,6 +103,7 @@ impl Reply {
             self.begin(metadata::response_headers(headers), false)?;
         }
         if !data.is_empty() {
+            self.queued += data.len();
             self.waiting.push_back(Part { delivered: data.len(), data });
         }
         Ok(())
@@ -90,23 +111,35 @@ impl Reply {
 
     /// Sends as much as the client has room for; `taken` is told of each part that its stream took, and `cx` when there
     /// is room again.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>, mut taken: impl FnMut(usize)) -> Result<(), Gone> {
-        let mut wanted: usize = self.waiting.iter().map(|part| part.data.len()).sum();
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, taken: impl FnMut(usize)) -> Result<Said, Gone> {
+        self.send_data(cx, taken)?;
+        match self.last.take() {
+            Some(trailers) => self.finish(trailers, cx),
+            None => Ok(Said::Part),
+        }
+    }
+
+    fn send_data(&mut self, cx: &mut Context<'_>, mut taken: impl FnMut(usize)) -> Result<(), Gone> {
         while let Some(part) = self.waiting.front_mut() {
             let stream = match &mut self.half {
                 Half::Body(stream) => stream,
                 // Data without headers: the instance is wrong, the client gets legal gRPC.
                 Half::Head(_) => {
-                    self.begin(metadata::response_headers(&Headers::default()), false)?;
+                    self.begin_unsaid()?;
                     continue;
                 }
                 Half::Ended => return Err(Gone),
             };
-            stream.reserve_capacity(wanted);
+            stream.reserve_capacity(self.queued);
             // poll_capacity only tells of changes, and may tell of one that is used up again.
             while stream.capacity() == 0 {
                 match stream.poll_capacity(cx) {
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending => {
+                        if let Some(newest) = self.waiting.back_mut() {
+                            newest.data = kept(mem::take(&mut newest.data));
+                        }
+                        return Ok(());
+                    }
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(Some(Err(_)) | None) => return Err(Gone),
                 }
@@ -115,7 +148,7 @@ impl Reply {
             let data = part.data.split_to(room);
             self.edge.pass(&data);
             stream.send_data(data, false)?;
-            wanted -= room;
+            self.queued -= room;
             if part.data.is_empty() {
                 let delivered = part.delivered;
                 self.waiting.pop_front();
@@ -125,26 +158,55 @@ impl Reply {
         Ok(())
     }
 
-    /// Sends all that waits, and the status. The call is over in its tunnel, so nothing is owed for its parts and they are
-    /// at most one window: h2 may keep them until the client has room.
-    pub(super) fn finish(&mut self, trailers: &Trailers) -> Result<(), Gone> {
-        if !self.waiting.is_empty() && matches!(self.half, Half::Head(_)) {
-            self.begin(metadata::response_headers(&Headers::default()), false)?;
+    /// The call is over in its tunnel; what waits of it keeps this of the pool of windows.
+    pub(super) fn hold(&mut self, lease: WindowLease) {
+        self.lease = Some(lease);
+    }
+
+    /// All is here and waits for room: nothing else comes for this response.
+    pub(super) fn is_ending(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Sends all that waits, and the status. The call is over in its tunnel, so nothing is owed for its parts. The last of
+    /// them h2 may keep until the client has room; what is more than that waits here.
+    pub(super) fn finish(&mut self, trailers: Trailers, cx: &mut Context<'_>) -> Result<Said, Gone> {
+        if self.queued > KEPT_BY_H2 {
+            self.send_data(cx, |_| {})?;
+            if self.queued > KEPT_BY_H2 {
+                self.last = Some(trailers);
+                return Ok(Said::Part);
+            }
         }
+        if !self.waiting.is_empty() && matches!(self.half, Half::Head(_)) {
+            self.begin_unsaid()?;
+        }
+        self.queued = 0;
         match &mut self.half {
-            Half::Head(_) => self.begin(metadata::trailers_only(trailers), true),
+            Half::Head(_) => self.begin(metadata::trailers_only(&trailers, &self.content_subtype), true)?,
             Half::Body(stream) => {
                 for part in self.waiting.drain(..) {
                     stream.send_data(part.data, false)?;
                 }
                 let mut map = HeaderMap::with_capacity(2);
-                metadata::trailers_into_map(trailers, &mut map);
+                metadata::trailers_into_map(&trailers, &mut map);
                 stream.send_trailers(map)?;
                 self.half = Half::Ended;
-                Ok(())
             }
-            Half::Ended => Err(Gone),
+            Half::Ended => return Err(Gone),
         }
+        Ok(Said::All)
+    }
+
+    /// The head of a response whose instance gave none.
+    fn begin_unsaid(&mut self) -> Result<(), Gone> {
+        let headers = Headers { content_subtype: self.content_subtype.clone(), ..Headers::default() };
+        self.begin(metadata::response_headers(&headers), false)
+    }
+
+    /// Bytes that wait for room in the client's stream.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued
     }
 
     fn begin(&mut self, response: Response<()>, end: bool) -> Result<(), Gone> {
@@ -156,18 +218,21 @@ impl Reply {
 
     /// Ends a call that its instance did not end. What came of the response goes out first; where that stops inside of a
     /// message no status could be believed, so the stream is reset.
-    pub(super) fn end(&mut self, answer: &Answer) {
+    pub(super) fn end(&mut self, answer: &Answer, cx: &mut Context<'_>) -> Result<Said, Gone> {
         self.waiting.iter().for_each(|part| self.edge.pass(&part.data));
-        match &mut self.half {
-            Half::Body(stream) if !self.edge.is_between_messages() => stream.send_reset(Reason::INTERNAL_ERROR),
-            // The client is told all there is; if it has gone meanwhile, nobody is left to tell.
-            _ => drop(self.finish(&answer.trailers())),
+        if let Half::Body(stream) = &mut self.half
+            && !self.edge.is_between_messages()
+        {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return Ok(Said::All);
         }
+        self.finish(answer.trailers(), cx)
     }
 
     /// Answers a call that no instance was asked about.
     pub(super) fn answer(mut self, answer: &Answer) {
-        self.end(answer);
+        // The client is told all there is; if it has gone meanwhile, nobody is left to tell.
+        let _ = self.finish(answer.trailers(), &mut Context::from_waker(Waker::noop()));
     }
 }
 
@@ -178,3 +243,7 @@ pub(super) fn http(mut respond: SendResponse<Bytes>, status: StatusCode) {
     // As above: the client may be gone.
     drop(respond.send_response(response, true));
 }
+
+/// Bytes that are handed to h2 together with the status of a finished call, though the client has no room for them:
+/// one first window, so that a usual call needs no second look.
+const KEPT_BY_H2: usize = 64 * 1024;

@@ -10,6 +10,8 @@ pub(super) struct Staging {
     chunks: VecDeque<Bytes>,
     /// Comes after the chunks.
     tail: BytesMut,
+    /// Bytes of all.
+    len: usize,
 }
 
 impl Staging {
@@ -17,6 +19,7 @@ impl Staging {
         if data.is_empty() {
             return;
         }
+        self.len += data.len();
         if data.len() >= LARGE {
             self.close_tail();
             self.chunks.push_back(data);
@@ -47,15 +50,26 @@ impl Staging {
         if self.chunks.is_empty() {
             self.close_tail();
         }
-        match self.chunks.front_mut() {
+        let data = match self.chunks.front_mut() {
             None => Bytes::new(),
             Some(front) if front.len() > most => front.split_to(most),
             Some(_) => self.chunks.pop_front().unwrap_or_default(),
-        }
+        };
+        self.len -= data.len();
+        data
+    }
+
+    /// All of it, in order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.chunks.iter().map(|chunk| &chunk[..]).chain([&self.tail[..]])
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.tail.is_empty()
+        self.len == 0
     }
 
     fn close_tail(&mut self) {
@@ -88,6 +102,7 @@ mod tests {
             let data = vec![u8::try_from(number).unwrap_or(0); size];
             expected.extend_from_slice(&data);
             staging.push(data.into());
+            assert_eq!(staging.len(), expected.len());
         }
 
         assert_eq!(drain(&mut staging, 4000).concat(), expected);

@@ -81,10 +81,25 @@ impl Upload {
         (data, half_close)
     }
 
+    /// What has come and is not with a tunnel yet.
+    pub(super) fn come(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.staging.parts()
+    }
+
+    /// Whether the client has half-closed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Completes a call that came back from its instance.
     pub(super) fn restore(&self, call: &mut OpenCall) {
         self.sent.restore(&mut call.data);
         call.half_close = self.stream.is_none();
+    }
+
+    /// Bytes that wait for credit.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.staging.len()
     }
 
     /// The tunnel takes so many bytes now.

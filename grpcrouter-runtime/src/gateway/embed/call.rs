@@ -2,26 +2,31 @@
 //! what the request body gives.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use grpcrouter_protocol::{CallId, CancelReason, EndReason, Headers, OpenCall, Outcome as Lost, Trailers};
+use grpcrouter_protocol::{
+    CallId, CancelReason, EndReason, Headers, OpenCall, Outcome as Lost, Time, Trailers, WindowLease,
+};
 use http_body::{Body as _, Frame};
+use tokio::time::sleep_until;
 use tonic::{Status, body::Body};
 
 use crate::{
+    clock,
     gateway::{
         GatewayCore,
         edge::{Breach, Edge, Messages, TooLong, is_limit},
-        forward::{self, Way},
+        forward,
         route::MethodRoute,
+        way::{self, End, Unplaced, Way},
     },
     status::{Answer, Outcome},
-    tunnel::{CallEvent, CallSink, TunnelHandle},
+    tunnel::{CallEvent, CallSink, TunnelHandle, kept},
 };
 
 /// What the tunnel, the task and the reader of one call share.
@@ -42,12 +47,14 @@ struct State {
     task: Option<Waker>,
     /// Where it is told that data was read. None until an instance has the call.
     tunnel: Option<TunnelHandle>,
+    /// Of parts that have come of a call that is over.
+    lease: Option<WindowLease>,
     /// Nobody waits for the response any more.
     given_up: bool,
     /// The tunnel knows the call no more.
     over: bool,
-    /// The last part is there.
-    answered: bool,
+    /// The last part is there, and this is what it says.
+    answered: Option<End>,
     /// Of the response, if the size of messages is limited.
     limited: Option<(Edge, usize)>,
 }
@@ -109,6 +116,15 @@ impl EmbeddedCall {
         });
     }
 
+    fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.given_up {
+            return Poll::Ready(());
+        }
+        state.task = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut state = self.lock();
         if state.given_up {
@@ -135,7 +151,7 @@ impl EmbeddedCall {
     fn answer(&self, answer: &Answer) {
         wake({
             let mut state = self.lock();
-            state.end(answer.trailers());
+            state.end(answer.trailers(), End::here(answer));
             state.reader.take()
         });
     }
@@ -161,9 +177,9 @@ impl State {
     }
 
     /// There is one end only: what comes after it is not told.
-    fn end(&mut self, trailers: Trailers) {
-        if !self.answered {
-            self.answered = true;
+    fn end(&mut self, trailers: Trailers, end: End) {
+        if self.answered.is_none() {
+            self.answered = Some(end);
             self.parts.push_back(Part::Trailers(trailers));
         }
     }
@@ -184,19 +200,23 @@ impl CallSink for EmbeddedCall {
         let (reader, task) = {
             let mut state = self.lock();
             match event {
-                CallEvent::Response { .. } if state.answered => {}
+                CallEvent::Response { .. } if state.answered.is_some() => {}
                 CallEvent::Response { headers, mut data, trailers } => {
                     let within = state.limit(&mut data);
                     state.parts.extend(headers.map(Part::Headers));
                     if !data.is_empty() {
-                        state.parts.push_back(Part::Data(data));
+                        // The first may be all there is, and is mostly taken at once.
+                        let waits = state.parts.iter().any(|part| matches!(part, Part::Data(_)));
+                        state.parts.push_back(Part::Data(if waits { kept(data) } else { data }));
                     }
                     if let Err(long) = within {
-                        state.end(long.answer("a message of the response").trailers());
+                        let answer = long.answer("a message of the response", Outcome::MaybeExecuted);
+                        state.end(answer.trailers(), End::here(&answer));
                         state.turns.push_back(Turn::GivenUp);
                     }
                     if let Some(trailers) = trailers {
-                        state.end(trailers);
+                        let end = End::by_service(&trailers);
+                        state.end(trailers, end);
                         state.over = true;
                         state.turns.push_back(Turn::Over(None));
                     }
@@ -206,6 +226,7 @@ impl CallSink for EmbeddedCall {
                 CallEvent::Ended(EndReason::Lost(Lost::NotSent(call))) => {
                     state.turns.push_back(Turn::Back(call, Outcome::NotSent));
                 }
+                CallEvent::Leased(lease) => state.lease = Some(lease),
                 CallEvent::Ended(reason) => {
                     state.over = true;
                     state.turns.push_back(Turn::Over(Some(reason)));
@@ -223,22 +244,18 @@ impl CallSink for EmbeddedCall {
 }
 
 /// Carries one call from its first byte to its end.
-pub(super) async fn drive(
-    core: Arc<GatewayCore>,
-    mut way: Way,
-    mut open: OpenCall,
-    body: Body,
-    call: Arc<EmbeddedCall>,
-) {
-    let _carried = Carried::new(core.clone(), call.clone());
+pub(super) async fn drive(core: Arc<GatewayCore>, way: Way, mut open: OpenCall, body: Body, call: Arc<EmbeddedCall>) {
+    let mut carried = Carried::new(core.clone(), call.clone(), way);
+    let way = &mut carried.way;
     let one = way.route(&core).is_some_and(MethodRoute::takes_one_message);
     let messages = Messages::new(one, core.limits.max_message_size);
     let mut upload = Upload { body, messages, ended: false, sent: 0, last: Bytes::new() };
-    // What is there at once goes with the start: a unary call is one frame.
-    if let Err(broken) = upload.read_ready(&mut open).await {
-        return call.answer(&broken.answer(&core, &way));
+    let deadline = open.deadline;
+    if let Err(end) = unless_over(&call, deadline, upload.start(&core, way, &mut open)).await {
+        return end.iter().for_each(|answer| call.answer(answer));
     }
-    let mut opened = forward::exchange(&core, &mut way, open, &call);
+    let first = forward::exchange(&core, way, open, &call);
+    let mut opened = placed(&core, way, first, &call).await;
     call.carried_by(way.tunnel());
     while let (Ok(capacity), Some(tunnel)) = (&mut opened, way.tunnel()) {
         match next(&call, &mut upload, *capacity).await {
@@ -247,7 +264,8 @@ pub(super) async fn drive(
                 upload.restore(&mut open);
                 // Data that comes before the next tunnel is known must not be consumed from the last one.
                 call.carried_by(None);
-                opened = forward::exchange_again(&core, &mut way, *open, outcome, &call);
+                let again = forward::exchange_again(&core, way, *open, outcome, &call);
+                opened = placed(&core, way, again, &call).await;
                 call.carried_by(way.tunnel());
             }
             Step::Turn(Turn::Over(None) | Turn::GivenUp) => return,
@@ -256,7 +274,7 @@ pub(super) async fn drive(
                 // A request has no trailers in gRPC.
                 let data = frame.into_data().unwrap_or_default();
                 if let Err(breach) = upload.messages.pass(&data) {
-                    return call.answer(&Broken::Messages(breach).answer(&core, &way));
+                    return call.answer(&Broken::Messages(breach).answer(&core, way));
                 }
                 upload.sent += data.len();
                 upload.last = data.clone();
@@ -264,17 +282,74 @@ pub(super) async fn drive(
             }
             Step::Upload(None) => {
                 if let Err(breach) = upload.messages.end() {
-                    return call.answer(&Broken::Messages(breach).answer(&core, &way));
+                    return call.answer(&Broken::Messages(breach).answer(&core, way));
                 }
                 upload.ended = true;
                 tunnel.send(call.id(), Bytes::new(), true);
             }
             // Broken, so never half-closed: the instance must not take it for whole.
-            Step::Upload(Some(Err(_))) => return call.answer(&Broken::Gone.answer(&core, &way)),
+            Step::Upload(Some(Err(_))) => return call.answer(&Broken::Gone.answer(&core, way)),
         }
     }
-    if let Err(answer) = opened {
+    if let Err(Some(answer)) = opened {
         call.answer(&answer);
+    }
+}
+
+/// Waits for an instance, where the call may; `None` as error: nobody waits for the call any more.
+async fn placed(
+    core: &GatewayCore,
+    way: &mut Way,
+    opened: Result<usize, Unplaced>,
+    call: &Arc<EmbeddedCall>,
+) -> Result<usize, Option<Answer>> {
+    let mut open = match opened {
+        Ok(capacity) => return Ok(capacity),
+        Err(Unplaced::Answered(answer)) => return Err(Some(answer)),
+        Err(Unplaced::Waits(open)) => open,
+    };
+    let route = way.route(core).ok_or_else(|| Some(Answer::refused()))?;
+    let (target, most) = (route.target, core.limits.max_parked_calls);
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let spot = core.registry.parking.park(target, None, &waker, most);
+    let _spot = spot.ok_or_else(|| Some(Answer::too_many_wait(route.service(), most)))?;
+    let deadline = open.deadline;
+    unless_over(call, deadline, async {
+        loop {
+            match forward::exchange(core, way, *open, call) {
+                Ok(capacity) => return Ok(capacity),
+                Err(Unplaced::Answered(answer)) => return Err(answer),
+                Err(Unplaced::Waits(back)) => open = back,
+            }
+            next_wake().await;
+        }
+    })
+    .await
+}
+
+/// Pending once: whatever wakes the task may be what is waited for.
+async fn next_wake() {
+    let mut woken = false;
+    poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Runs `work` until its deadline passes or nobody waits for the call any more; then there may be nothing to answer.
+async fn unless_over<T>(
+    call: &EmbeddedCall,
+    deadline: Option<Time>,
+    work: impl Future<Output = Result<T, Answer>>,
+) -> Result<T, Option<Answer>> {
+    let deadline = async {
+        match deadline {
+            Some(at) => sleep_until(clock::instant(at)).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = poll_fn(|cx| call.poll_given_up(cx)) => Err(None),
+        () = deadline => Err(Some(Answer::deadline().outcome(Outcome::NotSent))),
+        done = work => done.map_err(Some),
     }
 }
 
@@ -282,7 +357,7 @@ fn ended(core: &GatewayCore, reason: &EndReason) -> Answer {
     match reason {
         EndReason::Deadline => Answer::deadline(),
         EndReason::Violation(why) => Answer::violation(&why.to_string()),
-        EndReason::Cancelled(_) | EndReason::Lost(_) => forward::lost(core, Outcome::MaybeExecuted),
+        EndReason::Cancelled(_) | EndReason::Lost(_) => way::lost(core, Outcome::MaybeExecuted),
     }
 }
 
@@ -315,7 +390,10 @@ impl Broken {
     fn answer(&self, core: &GatewayCore, way: &Way) -> Answer {
         match self {
             Self::Gone => Answer::cancelled(),
-            Self::Messages(breach) => breach.answer(way.route(core).map_or("", |route| route.path.as_str())),
+            Self::Messages(breach) => {
+                let outcome = way.tunnel().map_or(Outcome::NotSent, |_| Outcome::MaybeExecuted);
+                breach.answer(way.route(core).map_or("", |route| route.path.as_str()), outcome)
+            }
         }
     }
 }
@@ -332,12 +410,31 @@ struct Upload {
 }
 
 impl Upload {
-    /// Puts into the start what the body gives without waiting.
-    async fn read_ready(&mut self, open: &mut OpenCall) -> Result<(), Broken> {
+    /// Puts together what goes with the start: what is there at once, so that a unary call is one frame; and the whole
+    /// first message, if the key is in there.
+    async fn start(&mut self, core: &GatewayCore, way: &mut Way, open: &mut OpenCall) -> Result<(), Answer> {
         let mut first = Vec::new();
+        loop {
+            if let Err(broken) = self.read_ready(&mut first, way.unread).await {
+                return Err(broken.answer(core, way));
+            }
+            let come = first.iter().map(|chunk: &Bytes| &chunk[..]);
+            if !way.unread || forward::read_key(core, way, come, self.ended)? {
+                break;
+            }
+        }
+        open.data = concat(first);
+        open.half_close = self.ended;
+        Ok(())
+    }
+
+    /// Takes what the body gives without waiting; with `waits`, at least something.
+    async fn read_ready(&mut self, first: &mut Vec<Bytes>, waits: bool) -> Result<(), Broken> {
+        let before = self.sent;
         poll_fn(|cx| {
-            while self.sent < FIRST {
+            while self.sent < FIRST || (waits && self.sent == before) {
                 match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Pending if waits && self.sent == before => return Poll::Pending,
                     Poll::Pending => break,
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Broken::Gone)),
                     Poll::Ready(None) => {
@@ -355,10 +452,7 @@ impl Upload {
             }
             Poll::Ready(Ok(()))
         })
-        .await?;
-        open.data = concat(first);
-        open.half_close = self.ended;
-        Ok(())
+        .await
     }
 
     /// Completes a call that came back. What was sent while the tunnel ended it went nowhere; that can only be the last
@@ -385,18 +479,18 @@ fn concat(mut chunks: Vec<Bytes>) -> Bytes {
 struct Carried {
     core: Arc<GatewayCore>,
     call: Arc<EmbeddedCall>,
+    way: Way,
 }
 
 impl Carried {
-    fn new(core: Arc<GatewayCore>, call: Arc<EmbeddedCall>) -> Self {
-        core.counts.call_began();
-        Self { core, call }
+    fn new(core: Arc<GatewayCore>, call: Arc<EmbeddedCall>, way: Way) -> Self {
+        way.began(&core);
+        Self { core, call, way }
     }
 }
 
 impl Drop for Carried {
     fn drop(&mut self) {
-        self.core.counts.call_ended();
         let (over, tunnel) = {
             let state = self.call.lock();
             (state.over, state.tunnel.clone())
@@ -406,6 +500,8 @@ impl Drop for Carried {
         }
         // Nobody is left waiting, should a request body have panicked.
         self.call.answer(&Answer::cancelled());
+        let end = self.call.lock().answered.unwrap_or(End::CANCELLED);
+        self.way.ended(&self.core, self.call.id(), end);
     }
 }
 
@@ -413,92 +509,4 @@ impl Drop for Carried {
 const FIRST: usize = 64 * 1024;
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use http_body_util::{Full, StreamBody};
-
-    use super::*;
-
-    fn upload(sent: usize, last: &'static str, ended: bool) -> Upload {
-        let messages = Messages::new(false, usize::MAX);
-        Upload { body: Body::empty(), messages, ended, sent, last: Bytes::from_static(last.as_bytes()) }
-    }
-
-    fn came_back(upload: &Upload, data: &'static str, half_close: bool) -> (Bytes, bool) {
-        let mut open = OpenCall { data: Bytes::from_static(data.as_bytes()), half_close, ..OpenCall::default() };
-        upload.restore(&mut open);
-        (open.data, open.half_close)
-    }
-
-    #[test]
-    fn a_call_that_comes_back_whole_is_left_as_it_is() {
-        assert_eq!(came_back(&upload(6, "def", true), "abcdef", true), ("abcdef".into(), true));
-    }
-
-    #[test]
-    fn what_was_sent_into_a_call_that_had_ended_is_put_back() {
-        assert_eq!(came_back(&upload(6, "def", false), "abc", false), ("abcdef".into(), false));
-        assert_eq!(came_back(&upload(6, "def", true), "abc", false), ("abcdef".into(), true));
-    }
-
-    #[test]
-    fn a_half_close_alone_is_put_back() {
-        assert_eq!(came_back(&upload(3, "abc", true), "abc", false), ("abc".into(), true));
-    }
-
-    #[tokio::test]
-    async fn a_unary_request_goes_with_the_start_and_ends_with_it() {
-        let mut upload = Upload { body: Body::new(Full::from("abc")), ..upload(0, "", false) };
-        let mut open = OpenCall::default();
-
-        upload.read_ready(&mut open).await.unwrap();
-
-        assert_eq!((open.data, open.half_close, upload.sent), ("abc".into(), true, 3));
-    }
-
-    #[tokio::test]
-    async fn a_request_that_is_not_there_yet_is_not_waited_for() {
-        let mut upload =
-            Upload { body: Body::new(StreamBody::new(tokio_stream::pending::<NoFrame>())), ..upload(0, "", false) };
-        let mut open = OpenCall::default();
-
-        upload.read_ready(&mut open).await.unwrap();
-
-        assert_eq!((open.data, open.half_close), (Bytes::new(), false));
-    }
-
-    #[tokio::test]
-    async fn a_broken_request_is_an_error_and_no_end() {
-        let body = StreamBody::new(tokio_stream::once::<NoFrame>(Err(Status::cancelled("reset"))));
-        let mut upload = Upload { body: Body::new(body), ..upload(0, "", false) };
-        let mut open = OpenCall::default();
-
-        assert!(upload.read_ready(&mut open).await.is_err());
-        assert!(!open.half_close);
-    }
-
-    #[test]
-    fn data_waits_until_the_tunnel_is_known_that_it_is_consumed_from() {
-        let call = EmbeddedCall::default();
-        let mut cx = Context::from_waker(Waker::noop());
-        let data = Bytes::from_static(b"abc");
-        call.deliver(CallId::from_raw(1), CallEvent::Response { headers: None, data, trailers: None });
-
-        assert!(call.poll_part(&mut cx).is_pending());
-        call.carried_by(Some(&TunnelHandle::gateway(grpcrouter_protocol::Config::default())));
-        assert!(matches!(call.poll_part(&mut cx), Poll::Ready(Part::Data(data)) if data == "abc"));
-    }
-
-    #[test]
-    fn there_is_one_end_only() {
-        let call = EmbeddedCall::default();
-        let mut cx = Context::from_waker(Waker::noop());
-        call.answer(&Answer::deadline());
-        call.answer(&Answer::cancelled());
-
-        assert!(matches!(call.poll_part(&mut cx), Poll::Ready(Part::Trailers(trailers)) if trailers.status == 4));
-        assert!(call.poll_part(&mut cx).is_pending());
-    }
-
-    type NoFrame = Result<Frame<Bytes>, Status>;
-}
+mod tests;

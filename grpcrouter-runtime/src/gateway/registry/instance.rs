@@ -1,14 +1,26 @@
-//! One registered instance: what it said of itself, its tunnel, and how it stands now.
+//! One registered instance: what it said of itself, its tunnel, and how it stands now. What a picker asks of it is in
+//! atomics; the rest changes behind a lock that no call takes.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
 };
 
+use bytes::Bytes;
 use grpcrouter_protocol::{Health, Hello, Incarnation, InstanceId};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use crate::tunnel::TunnelHandle;
+use super::ejection::{Ejection, Streak};
+use crate::{
+    clock,
+    gateway::balancer::{Candidate, Latency, MAX_WEIGHT},
+    tunnel::TunnelHandle,
+};
 
 /// One instance with a tunnel.
 #[derive(Debug)]
@@ -16,20 +28,34 @@ pub(crate) struct Instance {
     pub(in crate::gateway) id: InstanceId,
     pub(in crate::gateway) incarnation: Incarnation,
     pub(in crate::gateway) tunnel: TunnelHandle,
+    /// Rises with each that comes, so that it tells the order.
+    pub(super) number: u64,
     /// The names of the services that it answers.
     pub(super) services: Vec<String>,
-    /// The keys that it answers beside its id.
-    pub(super) routing_keys: Vec<String>,
+    /// Its id, and the other keys that it answers. Each once.
+    pub(super) keys: Vec<Bytes>,
     pub(super) software_version: String,
     /// Where it dialled from, for logs.
     pub(super) peer: String,
     pub(super) since: Instant,
-    calls: AtomicU64,
+    /// So many calls at once were agreed on.
+    max_calls: u64,
+    began: AtomicU64,
+    ended: AtomicU64,
+    weight: AtomicU32,
+    /// How long it takes to answer; only where somebody wants to know.
+    pub(super) latency: Latency,
+    pub(super) is_measured: AtomicBool,
+    pub(super) streak: Streak,
+    /// Its tunnel is over.
+    pub(super) gone: CancellationToken,
     facts: Mutex<Facts>,
+    /// Who took its place, told to the stream that carries this one.
+    pub(in crate::gateway) successor: watch::Sender<Option<Incarnation>>,
 }
 
 /// What changes of an instance.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Facts {
     /// Of the last Update.
     pub(super) version: u64,
@@ -37,102 +63,124 @@ pub(super) struct Facts {
     pub(super) draining: bool,
     /// A later tunnel of the same id takes the new calls.
     pub(super) displaced: bool,
+    /// It is in the registry.
+    pub(super) present: bool,
+    pub(super) ejection: Ejection,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) load_permille: u32,
 }
 
 impl Facts {
-    pub(super) fn is_ready(self) -> bool {
-        self.serving && !self.draining && !self.displaced
+    /// It takes new calls, unless it is ejected.
+    pub(super) fn is_ready(&self) -> bool {
+        self.present && self.serving && !self.draining && !self.displaced
     }
 }
 
 impl Instance {
+    /// `hello.max_calls` is what was agreed on.
     pub(in crate::gateway) fn new(hello: Hello, tunnel: TunnelHandle, peer: String) -> Self {
         let facts = Facts {
             version: 0,
             serving: hello.health != Health::NotServing,
             draining: hello.draining,
             displaced: false,
+            present: false,
+            ejection: Ejection::default(),
+            labels: hello.labels,
+            load_permille: 0,
         };
-        Self {
+        let mut keys = vec![Bytes::copy_from_slice(hello.instance_id.as_str().as_bytes())];
+        keys.extend(hello.routing_keys.into_iter().map(Bytes::from));
+        keys.sort_unstable();
+        keys.dedup();
+        let instance = Self {
             id: hello.instance_id,
             incarnation: hello.incarnation,
             tunnel,
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             services: hello.services.into_iter().map(|offer| offer.name).collect(),
-            routing_keys: hello.routing_keys,
+            keys,
             software_version: hello.software_version,
             peer,
             since: Instant::now(),
-            calls: AtomicU64::new(0),
+            max_calls: hello.max_calls,
+            began: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            weight: AtomicU32::new(1),
+            latency: Latency::default(),
+            is_measured: AtomicBool::new(false),
+            streak: Streak::default(),
+            gone: CancellationToken::new(),
             facts: Mutex::new(facts),
+            successor: watch::Sender::new(None),
+        };
+        if hello.weight > MAX_WEIGHT {
+            warn!(instance = %instance.id, weight = hello.weight, most = MAX_WEIGHT, "a weight above the highest counts as the highest");
         }
+        instance.set_weight(hello.weight);
+        instance
     }
 
-    /// Counts one more call that goes there.
-    pub(in crate::gateway) fn took_call(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+    /// One more call goes there.
+    pub(super) fn call_began(&self) {
+        self.began.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn call_ended(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many calls went there.
     pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.began.load(Ordering::Relaxed)
     }
 
     pub(super) fn answers(&self, service: &str) -> bool {
         self.services.iter().any(|name| name == service)
     }
 
-    pub(super) fn facts(&self) -> Facts {
-        *self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it is a good choice now: it has room, and if it comes back from an ejection it is its turn. One that is
+    /// not is taken where there is no better.
+    pub(super) fn is_eager(&self) -> bool {
+        (self.open_calls() as u64) < self.max_calls && self.streak.is_let_in(clock::now)
     }
 
-    /// Whether that changed if it takes new calls.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Facts)) -> bool {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = facts.is_ready();
-        change(&mut facts);
-        facts.is_ready() != before
+    /// Weights out of bounds are taken for the nearest that is in them. Says if that changed it.
+    pub(super) fn set_weight(&self, weight: u32) -> bool {
+        let weight = weight.clamp(1, MAX_WEIGHT);
+        self.weight.swap(weight, Ordering::Relaxed) != weight
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody wants to know how long it takes to answer.
+    pub(super) fn is_measured(&self) -> bool {
+        self.is_measured.load(Ordering::Relaxed)
+    }
+}
+
+impl Candidate for Instance {
+    fn name(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    fn open_calls(&self) -> usize {
+        // Two numbers, of one moment each: one that ends in between must not make a very large one of them.
+        let (began, ended) = (self.began.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
+        usize::try_from(began.saturating_sub(ended)).unwrap_or(usize::MAX)
+    }
+
+    fn latency(&self) -> Option<f32> {
+        self.latency.now(clock::now())
     }
 }
 
-#[cfg(test)]
-pub(in crate::gateway) mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use std::{collections::BTreeMap, sync::Arc};
-
-    use bytes::Bytes;
-    use grpcrouter_protocol::{Config, ServiceOffer};
-
-    use super::*;
-
-    pub(in crate::gateway) fn hello(id: &str, service: &str) -> Hello {
-        Hello {
-            versions: Config::VERSIONS,
-            features: Vec::new(),
-            instance_id: InstanceId::parse(id).unwrap(),
-            incarnation: Incarnation([0; 16]),
-            services: vec![ServiceOffer {
-                name: service.to_owned(),
-                methods: Vec::new(),
-                descriptor_hash: Bytes::new(),
-            }],
-            software_version: String::new(),
-            weight: 1,
-            labels: BTreeMap::new(),
-            routing_keys: Vec::new(),
-            max_calls: 100,
-            health: Health::Serving,
-            draining: false,
-            resume: None,
-        }
-    }
-
-    pub(in crate::gateway) fn instance(id: &str, service: &str) -> Arc<Instance> {
-        keyed(id, service, &[])
-    }
-
-    pub(in crate::gateway) fn keyed(id: &str, service: &str, keys: &[&str]) -> Arc<Instance> {
-        let mut hello = hello(id, service);
-        hello.routing_keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        Arc::new(Instance::new(hello, TunnelHandle::gateway(Config::default()), "127.0.0.1:1".to_owned()))
-    }
-}
+/// Of the next instance of this process.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
