@@ -97,6 +97,9 @@ const TURN: u64 = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panic")]
+    use proptest::prelude::*;
+
     use super::*;
 
     const A: CallId = CallId::new(1, 0);
@@ -147,5 +150,61 @@ mod tests {
         schedule.spend(1_000);
         schedule.remove(A);
         assert_eq!(schedule.front(), Some((B, TURN)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Calls with parts of any size: each sends as much as any other, give or take one turn and one part.
+        #[test]
+        fn shares_are_fair(parts in proptest::collection::vec(1_u64..20_000, 2..20), rounds in 1_usize..50) {
+            let mut schedule = Schedule::default();
+            let calls: Vec<CallId> = (0..parts.len()).map(|slot| CallId::new(slot as u64 + 1, slot as u32)).collect();
+            calls.iter().for_each(|&call| schedule.join(call));
+            let mut sent = vec![0_u64; parts.len()];
+            for _ in 0..rounds * parts.len() * 4 {
+                let Some((call, left)) = schedule.front() else { break };
+                let part = parts[call.slot()].min(left);
+                sent[call.slot()] += part;
+                schedule.spend(part);
+            }
+            let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
+            prop_assert!(most - least <= 2 * TURN, "from {} to {}", least, most);
+        }
+
+        /// Whatever joins, leaves and ends: a call that waits is there once, and its turn comes.
+        #[test]
+        fn nobody_is_lost_or_there_twice(steps in proptest::collection::vec((0_u8..5, 0_usize..8), 1..300)) {
+            let mut schedule = Schedule::default();
+            let mut waiting: Vec<usize> = Vec::new();
+            let call = |slot: usize| CallId::new(slot as u64 + 1, slot as u32);
+            for (step, slot) in steps {
+                let is_waiting = waiting.contains(&slot);
+                match step {
+                    0 if !is_waiting => schedule.join(call(slot)),
+                    1 if !is_waiting => schedule.join_fresh(call(slot)),
+                    2 if is_waiting => schedule.remove(call(slot)),
+                    3 => {
+                        let left = schedule.leave().map(CallId::slot);
+                        prop_assert_eq!(left.is_some(), !waiting.is_empty());
+                        waiting.retain(|&one| Some(one) != left);
+                        continue;
+                    }
+                    _ => {
+                        schedule.spend(5_000);
+                        continue;
+                    }
+                }
+                if step == 2 { waiting.retain(|&one| one != slot) } else { waiting.push(slot) }
+            }
+            let mut seen = Vec::new();
+            while let Some(call) = schedule.leave() {
+                seen.push(call.slot());
+            }
+            seen.sort_unstable();
+            waiting.sort_unstable();
+            prop_assert_eq!(seen, waiting);
+            prop_assert!(schedule.is_empty());
+        }
     }
 }

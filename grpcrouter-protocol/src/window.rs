@@ -108,6 +108,8 @@ impl ReceiveCredit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const T0: Time = Time::from_nanos(0);
@@ -188,5 +190,50 @@ mod tests {
         let mut credit = ReceiveCredit::new(100, T0);
         assert!(!credit.consume(1_000));
         assert_eq!(credit.limit(), MaxData::new(100));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the parts, the window sizes and the order in which things happen: nobody who keeps to what was said
+        /// goes over it, what waits fits the largest window so far, and when all is consumed at least half is free.
+        #[test]
+        fn a_sender_and_a_receiver_agree(
+            first in 64_u64..5_000,
+            steps in proptest::collection::vec((1_usize..900, 0_u64..4, 0_u64..8), 1..200),
+        ) {
+            let mut receiver = ReceiveCredit::new(first, T0);
+            let mut sender = SendCredit::new(receiver.limit());
+            let (mut waiting, mut largest, mut told) = (Vec::new(), first, receiver.limit());
+            for (len, consumed, size) in steps {
+                let len = len.min(sender.next_part());
+                if len > 0 {
+                    sender.spend(len);
+                    prop_assert_eq!(receiver.receive(len), 0);
+                    waiting.push(len);
+                }
+                prop_assert!(receiver.unconsumed() <= largest);
+                for _ in 0..consumed {
+                    let Some(len) = waiting.pop() else { break };
+                    if receiver.consume(len) {
+                        let window = (first * size / 4).max(first);
+                        largest = largest.max(window);
+                        receiver.grant(window, T0);
+                    }
+                }
+                // What is said may be late or twice, and never takes anything back.
+                sender.raise(told);
+                told = receiver.limit();
+                sender.raise(told);
+            }
+            for len in waiting.drain(..) {
+                if receiver.consume(len) {
+                    receiver.grant(first, T0);
+                }
+            }
+            sender.raise(receiver.limit());
+            prop_assert_eq!(receiver.unconsumed(), 0);
+            prop_assert!(sender.next_part() as u64 + PART_OVERHEAD > first / 2);
+        }
     }
 }
