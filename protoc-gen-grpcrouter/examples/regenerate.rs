@@ -29,6 +29,9 @@ fn run() -> anyhow::Result<()> {
         (wire(root, scratch.path())?, "grpcrouter-protocol/src/wire.rs"),
         (example(root, scratch.path())?, "examples/myservice/src/generated/myservice.rs"),
         (routing(root, scratch.path())?, "tests/src/generated/routing.rs"),
+        (admin(root, scratch.path(), Side::Server)?, "grpcrouter-runtime/src/generated/admin.rs"),
+        (admin(root, scratch.path(), Side::Client)?, "tests/src/generated/admin.rs"),
+        (known(root, scratch.path())?, "grpcrouter-runtime/src/gateway/reflection/known.bin"),
         // The plugin's package is published alone, so it has a copy of its own.
         (root.join("proto/options.proto"), "protoc-gen-grpcrouter/proto/options.proto"),
     ];
@@ -87,6 +90,55 @@ fn example(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
         .out_dir(&out)
         .compile_protos(&[root.join("examples/myservice/service.proto")], &[root])?;
     Ok(out.join("myservice.rs"))
+}
+
+/// The descriptors that every gateway has: Google's own files and the options.
+fn known(root: &Path, scratch: &Path) -> anyhow::Result<PathBuf> {
+    let google = [
+        "any",
+        "api",
+        "descriptor",
+        "duration",
+        "empty",
+        "field_mask",
+        "source_context",
+        "struct",
+        "timestamp",
+        "type",
+        "wrappers",
+    ];
+    let mut compiler = protox::Compiler::new([root])?;
+    compiler.include_imports(true);
+    for name in google {
+        compiler.open_file(format!("google/protobuf/{name}.proto"))?;
+    }
+    compiler.open_file("proto/options.proto")?;
+    let out = scratch.join("known.bin");
+    fs::write(&out, compiler.encode_file_descriptor_set())?;
+    Ok(out)
+}
+
+enum Side {
+    Client,
+    Server,
+}
+
+/// The service of a gateway's owner, by tonic's generator alone: the runtime has the server, the tests the client.
+fn admin(root: &Path, scratch: &Path, side: Side) -> anyhow::Result<PathBuf> {
+    let files = protox::compile(["proto/admin.proto"], [root]).context("proto/admin.proto")?;
+    let (out, client) = match side {
+        Side::Client => (scratch.join("admin-client"), true),
+        Side::Server => (scratch.join("admin-server"), false),
+    };
+    fs::create_dir(&out)?;
+    tonic_prost_build::configure()
+        .build_client(client)
+        .build_server(!client)
+        .btree_map(".")
+        .out_dir(&out)
+        .compile_fds(files)
+        .context("proto/admin.proto")?;
+    Ok(out.join("grpcrouter.rs"))
 }
 
 /// The services of the tests of routing.

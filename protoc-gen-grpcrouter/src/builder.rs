@@ -12,6 +12,7 @@ use std::{
 use prost::Message;
 
 use crate::{
+    descriptors::Descriptors,
     emit::{Attributes, Style},
     error::{Error, Faults, Problem},
     model::{Model, Wanted},
@@ -200,7 +201,9 @@ impl Builder {
             }
         }
         let set = RawSet::decode(compiled.descriptors.as_slice()).map_err(Problem::FileDescriptor)?;
-        let model = Model::check(&pool::build(set.file)?, &Wanted::All, &Resolver::default(), &routes)?;
+        let descriptors = Descriptors::new(&set.file);
+        let mut model = Model::check(&pool::build(set.file)?, &Wanted::All, &Resolver::default(), &routes)?;
+        descriptors.give(&mut model);
         for warning in &model.warnings {
             println!("cargo:warning={warning}");
         }

@@ -6,7 +6,7 @@ mod docs;
 mod spec;
 
 pub(crate) use attributes::Attributes;
-use proc_macro2::TokenStream;
+use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote};
 
 use crate::{
@@ -168,11 +168,13 @@ impl<'a> Router<'a> {
         let parts = [
             Some(self.router()),
             self.typed_client(),
+            self.broadcast()?,
             self.typed_server()?,
             Some(self.tower_service()),
             Some(self.names()),
         ];
         let parts = parts.iter().flatten();
+        let descriptors = Literal::byte_string(&self.service.descriptors);
         Ok(quote! {
             /// Generated router implementations.
             #(#attributes)*
@@ -190,6 +192,10 @@ impl<'a> Router<'a> {
                 static METHODS: &[#door::MethodSpec] = &[#(#methods),*];
 
                 #(#parts)*
+
+                /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+                /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+                pub static FILE_DESCRIPTOR_SET: &[u8] = #descriptors;
             }
         })
     }
@@ -262,6 +268,59 @@ impl<'a> Router<'a> {
                 #keyed
             }
         })
+    }
+
+    /// One call to every instance, where a request is one message.
+    fn broadcast(&self) -> Result<Option<TokenStream>, Error> {
+        let (door, name, codec) = (&self.door, &self.name, &self.style.codec_path);
+        let broadcast = format_ident!("{}Broadcast", self.service.rust_name);
+        let mut methods = Vec::new();
+        for (index, method) in self.service.methods.iter().enumerate() {
+            let (send, output) = match method.kind {
+                CallKind::Unary => (quote!(unary), self.message(&method.output)?),
+                CallKind::ServerStreaming => {
+                    let output = self.message(&method.output)?;
+                    (quote!(server_streaming), quote!(#door::ResponseStream<#output>))
+                }
+                CallKind::ClientStreaming | CallKind::Bidi => continue,
+            };
+            let function: syn::Ident = syn::parse_str(&method.rust_name).map_err(Problem::Internal)?;
+            let input = self.message(&method.input)?;
+            let docs = format!(" `{}` at every instance.", method.proto_name);
+            methods.push(quote! {
+                #[doc = #docs]
+                pub fn #function(&self, request: impl ::tonic::IntoRequest<#input>)
+                    -> #door::BroadcastAnswers<::tonic::Response<#output>>
+                {
+                    self.calls.#send(&METHODS[#index], #codec::default, request)
+                }
+            });
+        }
+        if !self.style.client || methods.is_empty() {
+            return Ok(None);
+        }
+        let docs = format!(" Calls every instance of the service; from [`broadcast`]({name}::broadcast).");
+        Ok(Some(quote! {
+            impl #name {
+                /// The same call to every instance that takes calls now, whatever its routing key.
+                pub fn broadcast(&self) -> #broadcast {
+                    self.broadcast_with(#door::BroadcastOptions::new())
+                }
+
+                /// The same, with a limit and a deadline of its own.
+                pub fn broadcast_with(&self, options: #door::BroadcastOptions) -> #broadcast {
+                    #broadcast { calls: #door::Broadcast::new(&self.channel, options) }
+                }
+            }
+
+            #[doc = #docs]
+            #[derive(Debug, Clone)]
+            pub struct #broadcast { calls: #door::Broadcast }
+
+            impl #broadcast {
+                #(#methods)*
+            }
+        }))
     }
 
     /// The proof that the router keeps the service's API: tonic's own trait.

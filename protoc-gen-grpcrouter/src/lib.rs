@@ -12,6 +12,7 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 mod builder;
+mod descriptors;
 mod emit;
 mod error;
 mod layout;
@@ -31,6 +32,7 @@ pub use builder::{Builder, configure};
 pub use error::{Error, Fault};
 
 use crate::{
+    descriptors::Descriptors,
     error::Problem,
     layout::OutputFile,
     model::{Model, Wanted},
@@ -78,9 +80,11 @@ struct Generated {
 
 fn generate(request: RawRequest) -> Result<Generated, Error> {
     let params = Params::parse(request.parameter.as_deref().unwrap_or_default())?;
+    let descriptors = Descriptors::new(&request.proto_file);
     let pool = pool::build(request.proto_file)?;
     let wanted = Wanted::Files(request.file_to_generate.iter().map(String::as_str).collect());
     let mut model = Model::check(&pool, &wanted, &params.resolver, &params.routes)?;
+    descriptors.give(&mut model);
     let mut warnings = std::mem::take(&mut model.warnings);
     warnings.extend(layout::warnings(&model, &params.layout, &params.style));
     Ok(Generated { files: layout::write(&model, &params.layout, &params.style)?, warnings })

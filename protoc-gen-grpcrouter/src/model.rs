@@ -49,6 +49,8 @@ pub(crate) struct Service {
     pub(crate) deprecated: bool,
     pub(crate) settings: Settings,
     pub(crate) methods: Vec<Method>,
+    /// An encoded `FileDescriptorSet`, for reflection.
+    pub(crate) descriptors: Vec<u8>,
 }
 
 /// One method of it.
@@ -246,6 +248,7 @@ fn check_service(
         deprecated: service.service_descriptor_proto().options.as_ref().is_some_and(|options| options.deprecated()),
         settings,
         methods,
+        descriptors: Vec::new(),
     }))
 }
 

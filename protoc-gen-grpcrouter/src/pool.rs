@@ -34,11 +34,13 @@ pub(crate) struct RawSet {
 
 /// What must be known of a file before the pool takes it.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Head {
+pub(crate) struct Head {
     #[prost(string, optional, tag = "1")]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    pub(crate) package: Option<String>,
     #[prost(string, repeated, tag = "3")]
-    dependency: Vec<String>,
+    pub(crate) dependency: Vec<String>,
     #[prost(string, optional, tag = "12")]
     syntax: Option<String>,
 }

@@ -22,7 +22,7 @@ pub(super) fn service(service: &Service, door: &TokenStream) -> TokenStream {
         ..service.settings.clone()
     };
     let setters = setters(&set, door);
-    quote!(#door::ServiceSpec::new(SERVICE_NAME, #target) #setters .methods(METHODS))
+    quote!(#door::ServiceSpec::new(SERVICE_NAME, #target) #setters .methods(METHODS).descriptors(FILE_DESCRIPTOR_SET))
 }
 
 /// `MethodSpec::new(…)`, with `.routes(…)` of all that the method's own option sets.

@@ -22,7 +22,8 @@ pub mod bare_router {
             "Bare",
         )
         .routing_key("id")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -76,6 +77,41 @@ pub mod bare_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl BareRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> BareBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> BareBroadcast {
+            BareBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](BareRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct BareBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl BareBroadcast {
+        /// `Go` at every instance.
+        pub fn go(
+            &self,
+            request: impl ::tonic::IntoRequest<super::M>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::M>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::bare_server::Bare
     for BareRouter<C> {
@@ -126,4 +162,7 @@ pub mod bare_router {
     impl<C> ::tonic::server::NamedService for BareRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\nb\n\nbare.proto\x1A\x13proto/options.proto\"\x17\n\x01M\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\x1E\n\x04Bare\x12\x0C\n\x02Go\x12\x02.M\x1A\x02.M\x1A\x08\xBA\xC8\x18\x04\x12\x02idb\x06proto3";
 }

@@ -22,7 +22,8 @@ pub mod second_router {
             "two.Second",
         )
         .routing_key("id")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -78,6 +79,41 @@ pub mod second_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl SecondRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> SecondBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> SecondBroadcast {
+            SecondBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](SecondRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct SecondBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl SecondBroadcast {
+        /// `Go` at every instance.
+        pub fn go(
+            &self,
+            request: impl ::tonic::IntoRequest<super::M>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::M>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::second_server::Second
     for SecondRouter<C> {
@@ -128,6 +164,9 @@ pub mod second_router {
     impl<C> ::tonic::server::NamedService for SecondRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x99\x01\n\rgateway.proto\x12\x03two\x1A\x13proto/options.proto\"\x17\n\x01M\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2(\n\x06Second\x12\x14\n\x02Go\x12\x06.two.M\x1A\x06.two.M\x1A\x08\xBA\xC8\x18\x04\x12\x02id2#\n\x05First\x12\x14\n\x02Go\x12\x06.two.M\x1A\x06.two.M\x1A\x04\xBA\xC8\x18\0b\x06proto3";
 }
 /// Generated router implementations.
 pub mod first_router {
@@ -150,7 +189,8 @@ pub mod first_router {
             SERVICE_NAME,
             "two.First",
         )
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -188,6 +228,41 @@ pub mod first_router {
         pub fn typed_client(&self) -> super::first_client::FirstClient<Self> {
             super::first_client::FirstClient::new(::core::clone::Clone::clone(self))
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl FirstRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> FirstBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> FirstBroadcast {
+            FirstBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](FirstRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct FirstBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl FirstBroadcast {
+        /// `Go` at every instance.
+        pub fn go(
+            &self,
+            request: impl ::tonic::IntoRequest<super::M>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::M>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -240,6 +315,9 @@ pub mod first_router {
     impl<C> ::tonic::server::NamedService for FirstRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x99\x01\n\rgateway.proto\x12\x03two\x1A\x13proto/options.proto\"\x17\n\x01M\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2(\n\x06Second\x12\x14\n\x02Go\x12\x06.two.M\x1A\x06.two.M\x1A\x08\xBA\xC8\x18\x04\x12\x02id2#\n\x05First\x12\x14\n\x02Go\x12\x06.two.M\x1A\x06.two.M\x1A\x04\xBA\xC8\x18\0b\x06proto3";
 }
 /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
 #[allow(

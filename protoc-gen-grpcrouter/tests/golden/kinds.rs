@@ -23,7 +23,8 @@ pub mod my_service_router {
         )
         .routing_key("instanceid")
         .path_prefix("/api/v1")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -99,6 +100,55 @@ pub mod my_service_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl MyServiceRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> MyServiceBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> MyServiceBroadcast {
+            MyServiceBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](MyServiceRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct MyServiceBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl MyServiceBroadcast {
+        /// `Get` at every instance.
+        pub fn get(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Note>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Note>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `List` at every instance.
+        pub fn list(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Note>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Note>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
         }
     }
     #[::tonic::async_trait]
@@ -200,4 +250,7 @@ pub mod my_service_router {
         const PREFIX: &'static str = "/api/v1";
         const PREFIXED_NAME: &'static str = "api/v1/demo.v1.MyService";
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD4\x02\n\x0Bkinds.proto\x12\x07demo.v1\x1A\x13proto/options.proto\"\x1A\n\x04Note\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\xD4\x01\n\tMyService\x12#\n\x03Get\x12\r.demo.v1.Note\x1A\r.demo.v1.Note\x12&\n\x04List\x12\r.demo.v1.Note\x1A\r.demo.v1.Note0\x01\x12(\n\x06Upload\x12\r.demo.v1.Note\x1A\r.demo.v1.Note(\x01\x12(\n\x04Chat\x12\r.demo.v1.Note\x1A\r.demo.v1.Note(\x010\x01\x1A&\xBA\xC8\x18\"\n\tMyService\x12\ninstanceid\x18\0\"\x07/api/v12,\n\x05Plain\x12#\n\x03Get\x12\r.demo.v1.Note\x1A\r.demo.v1.Noteb\x06proto3";
 }

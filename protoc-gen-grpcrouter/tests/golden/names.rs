@@ -22,7 +22,8 @@ pub mod http_admin_v2api_router {
             "demo.type.v1.HTTPAdminV2API",
         )
         .routing_key("id")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -167,6 +168,171 @@ pub mod http_admin_v2api_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl HttpAdminV2apiRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> HttpAdminV2apiBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> HttpAdminV2apiBroadcast {
+            HttpAdminV2apiBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](HttpAdminV2apiRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct HttpAdminV2apiBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl HttpAdminV2apiBroadcast {
+        /// `Call` at every instance.
+        pub fn call(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `PollReady` at every instance.
+        pub fn poll_ready(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[1usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Clone` at every instance.
+        pub fn clone(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Msg>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[2usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
+        }
+        /// `Type` at every instance.
+        pub fn r#type(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[3usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Self` at every instance.
+        pub fn self_(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[4usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Gen` at every instance.
+        pub fn r#gen(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[5usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Into` at every instance.
+        pub fn into(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[6usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `listThings` at every instance.
+        pub fn list_things(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Msg>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[7usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
+        }
+        /// `GetHTTP2Info` at every instance.
+        pub fn get_http2_info(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[8usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Old` at every instance.
+        pub fn old(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Msg>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Msg>,
+        > {
+            self.calls
+                .unary(&METHODS[9usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Ping` at every instance.
+        pub fn ping(
+            &self,
+            request: impl ::tonic::IntoRequest<()>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::prost_types::Timestamp>,
+        > {
+            self.calls
+                .unary(&METHODS[10usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Flag` at every instance.
+        pub fn flag(
+            &self,
+            request: impl ::tonic::IntoRequest<bool>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::prost::alloc::string::String>,
+        > {
+            self.calls
+                .unary(&METHODS[11usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `NextPage` at every instance.
+        pub fn next_page(
+            &self,
+            request: impl ::tonic::IntoRequest<
+                super::super::super::super::common::v1::page::Cursor,
+            >,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::super::super::super::common::v1::Page>,
+        > {
+            self.calls
+                .unary(&METHODS[13usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -400,4 +566,7 @@ pub mod http_admin_v2api_router {
     impl<C> ::tonic::server::NamedService for HttpAdminV2apiRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\ne\n\x12names_common.proto\x12\tcommon.v1\"<\n\x04Page\x12\x16\n\x06number\x18\x01 \x01(\rR\x06number\x1A\x1C\n\x06Cursor\x12\x12\n\x04text\x18\x01 \x01(\tR\x04textb\x06proto3\n\xF5\x07\n\x0Bnames.proto\x12\x0Cdemo.type.v1\x1A\x1Bgoogle/protobuf/empty.proto\x1A\x1Fgoogle/protobuf/timestamp.proto\x1A\x1Egoogle/protobuf/wrappers.proto\x1A\x12names_common.proto\x1A\x13proto/options.proto\"Q\n\x03Msg\x12-\n\x05inner\x18\x01 \x01(\x0B2\x17.demo.type.v1.Msg.InnerR\x05inner\x1A\x1B\n\x05Inner\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text2\xF5\x05\n\x0EHTTPAdminV2API\x12,\n\x04Call\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x121\n\tPollReady\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x12/\n\x05Clone\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg0\x01\x12,\n\x04Type\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x12,\n\x04Self\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x12+\n\x03Gen\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x12,\n\x04Into\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x124\n\nlistThings\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg0\x01\x124\n\x0CGetHTTP2Info\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\x120\n\x03Old\x12\x11.demo.type.v1.Msg\x1A\x11.demo.type.v1.Msg\"\x03\x88\x02\x01\x12:\n\x04Ping\x12\x16.google.protobuf.Empty\x1A\x1A.google.protobuf.Timestamp\x12@\n\x04Flag\x12\x1A.google.protobuf.BoolValue\x1A\x1C.google.protobuf.StringValue\x12<\n\x06Nested\x12\x17.demo.type.v1.Msg.Inner\x1A\x17.demo.type.v1.Msg.Inner(\x01\x123\n\x08NextPage\x12\x16.common.v1.Page.Cursor\x1A\x0F.common.v1.Page\x1A\x0B\x88\x02\x01\xBA\xC8\x18\x04\x12\x02idb\x06proto3";
 }

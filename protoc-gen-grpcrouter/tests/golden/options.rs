@@ -21,7 +21,8 @@ pub mod balanced_router {
             SERVICE_NAME,
             "shop.v1.Balanced",
         )
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -63,6 +64,41 @@ pub mod balanced_router {
                     ::core::clone::Clone::clone(self),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl BalancedRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> BalancedBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> BalancedBroadcast {
+            BalancedBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](BalancedRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct BalancedBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl BalancedBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -116,6 +152,9 @@ pub mod balanced_router {
     impl<C> ::tonic::server::NamedService for BalancedRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod defaults_router {
@@ -138,7 +177,8 @@ pub mod defaults_router {
             SERVICE_NAME,
             "shop.v1.Defaults",
         )
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -180,6 +220,41 @@ pub mod defaults_router {
                     ::core::clone::Clone::clone(self),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl DefaultsRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> DefaultsBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> DefaultsBroadcast {
+            DefaultsBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](DefaultsRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct DefaultsBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl DefaultsBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -233,6 +308,9 @@ pub mod defaults_router {
     impl<C> ::tonic::server::NamedService for DefaultsRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_path_router {
@@ -259,7 +337,8 @@ pub mod by_path_router {
         .strategy(::grpcrouter_runtime::codegen::Strategy::PathBased)
         .path_prefix("/t")
         .on_missing_key(::grpcrouter_runtime::codegen::OnMissingKey::Reject)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -313,6 +392,41 @@ pub mod by_path_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl ByPathRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByPathBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByPathBroadcast {
+            ByPathBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByPathRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByPathBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByPathBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -369,6 +483,9 @@ pub mod by_path_router {
         const PREFIX: &'static str = "/t";
         const PREFIXED_NAME: &'static str = "t/shop.v1.ByPath";
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_header_router {
@@ -394,7 +511,8 @@ pub mod by_header_router {
         .routing_key("cookie:SID")
         .strategy(::grpcrouter_runtime::codegen::Strategy::HeaderBased)
         .load_balancing(::grpcrouter_runtime::codegen::LoadBalancing::ConsistentHash)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -447,6 +565,51 @@ pub mod by_header_router {
                     ::core::clone::Clone::clone(self),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl ByHeaderRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByHeaderBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByHeaderBroadcast {
+            ByHeaderBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByHeaderRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByHeaderBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByHeaderBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Weigh` at every instance.
+        pub fn weigh(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[1usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -512,6 +675,9 @@ pub mod by_header_router {
     impl<C> ::tonic::server::NamedService for ByHeaderRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_field_router {
@@ -538,7 +704,8 @@ pub mod by_field_router {
         .strategy(::grpcrouter_runtime::codegen::Strategy::FieldBased)
         .load_balancing(::grpcrouter_runtime::codegen::LoadBalancing::PeakEwma)
         .wait_for_instance(true)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
                 SERVICE_NAME,
@@ -655,6 +822,71 @@ pub mod by_field_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl ByFieldRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByFieldBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByFieldBroadcast {
+            ByFieldBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByFieldRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByFieldBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByFieldBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Return` at every instance.
+        pub fn r#return(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Receipt>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Order>,
+        > {
+            self.calls
+                .unary(&METHODS[1usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Pay` at every instance.
+        pub fn pay(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Payment>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[3usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Ship` at every instance.
+        pub fn ship(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[4usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::by_field_server::ByField
     for ByFieldRouter<C> {
@@ -757,6 +989,9 @@ pub mod by_field_router {
     impl<C> ::tonic::server::NamedService for ByFieldRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_shard_router {
@@ -780,7 +1015,8 @@ pub mod by_shard_router {
             "shop.v1.ByShard",
         )
         .routing_key("shard-bin")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -838,6 +1074,41 @@ pub mod by_shard_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl ByShardRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByShardBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByShardBroadcast {
+            ByShardBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByShardRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByShardBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByShardBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::by_shard_server::ByShard
     for ByShardRouter<C> {
@@ -888,6 +1159,9 @@ pub mod by_shard_router {
     impl<C> ::tonic::server::NamedService for ByShardRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod front_router {
@@ -910,7 +1184,8 @@ pub mod front_router {
             SERVICE_NAME,
             "shop.v1.Balanced",
         )
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -950,6 +1225,41 @@ pub mod front_router {
         pub fn typed_client(&self) -> super::front_client::FrontClient<Self> {
             super::front_client::FrontClient::new(::core::clone::Clone::clone(self))
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl FrontRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> FrontBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> FrontBroadcast {
+            FrontBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](FrontRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct FrontBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl FrontBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -1002,6 +1312,9 @@ pub mod front_router {
     impl<C> ::tonic::server::NamedService for FrontRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod split_router {
@@ -1025,7 +1338,8 @@ pub mod split_router {
             "shop.v1.Split",
         )
         .routing_key("shelf")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
                 SERVICE_NAME,
@@ -1087,6 +1401,41 @@ pub mod split_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl SplitRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> SplitBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> SplitBroadcast {
+            SplitBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](SplitRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct SplitBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl SplitBroadcast {
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::split_server::Split
     for SplitRouter<C> {
@@ -1137,4 +1486,7 @@ pub mod split_router {
     impl<C> ::tonic::server::NamedService for SplitRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }

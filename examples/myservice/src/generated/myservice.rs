@@ -616,7 +616,8 @@ pub mod my_service_router {
         )
         .routing_key("instanceid")
         .path_prefix("/api/v1")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -690,6 +691,57 @@ pub mod my_service_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl MyServiceRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> MyServiceBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> MyServiceBroadcast {
+            MyServiceBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](MyServiceRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct MyServiceBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl MyServiceBroadcast {
+        /// `Method1` at every instance.
+        pub fn method1(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Method1Request>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Method1Response>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Method2` at every instance.
+        pub fn method2(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Method2Request>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<
+                ::grpcrouter_runtime::codegen::ResponseStream<super::Method2Response>,
+            >,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
         }
     }
     #[::tonic::async_trait]
@@ -801,6 +853,9 @@ pub mod my_service_router {
         const PREFIX: &'static str = "/api/v1";
         const PREFIXED_NAME: &'static str = "api/v1/myservice.MyService";
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xA1\x07\n examples/myservice/service.proto\x12\tmyservice\x1A\x13proto/options.proto\"$\n\x0EMethod1Request\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"F\n\x0FMethod1Response\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1F\n\x0Binstance_id\x18\x02 \x01(\tR\ninstanceId\":\n\x0EMethod2Request\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05count\x18\x02 \x01(\rR\x05count\"\\\n\x0FMethod2Response\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x1F\n\x0Binstance_id\x18\x03 \x01(\tR\ninstanceId\"$\n\x0EMethod3Request\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"\\\n\x0FMethod3Response\x12\x14\n\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x1F\n\x0Binstance_id\x18\x03 \x01(\tR\ninstanceId\"#\n\rStreamRequest\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\"[\n\x0EStreamResponse\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\x12\x1F\n\x0Binstance_id\x18\x03 \x01(\tR\ninstanceId2\xC6\x02\n\tMyService\x12@\n\x07Method1\x12\x19.myservice.Method1Request\x1A\x1A.myservice.Method1Response\x12B\n\x07Method2\x12\x19.myservice.Method2Request\x1A\x1A.myservice.Method2Response0\x01\x12B\n\x07Method3\x12\x19.myservice.Method3Request\x1A\x1A.myservice.Method3Response(\x01\x12G\n\x0CStreamMethod\x12\x18.myservice.StreamRequest\x1A\x19.myservice.StreamResponse(\x010\x01\x1A&\xBA\xC8\x18\"\n\tMyService\x12\ninstanceid\x18\0\"\x07/api/v1b\x06proto3";
 }
 /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
 #[allow(
