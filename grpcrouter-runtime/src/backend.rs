@@ -3,8 +3,10 @@
 mod answering;
 mod builder;
 mod connector;
+mod descriptors;
 mod direct;
 mod dispatch;
+mod health;
 mod instance_call;
 mod meters;
 mod request_body;
@@ -28,6 +30,7 @@ use self::builder::GatewayAddress;
 use self::connector::Connector;
 use self::direct::Direct;
 use self::dispatch::Services;
+pub use self::health::BackendHealth;
 use self::meters::Meters;
 use crate::error::ServeError;
 use crate::tunnel::TunnelHandle;
@@ -107,6 +110,7 @@ impl Backend {
             let mut ways = JoinSet::new();
             // Dropped with this future; then it cancels as well.
             let stop = CancellationToken::new();
+            backend.live.health.stops(false);
             backend.start(&mut ways, &stop).await?;
             {
                 let mut shutdown = pin!(shutdown);
@@ -121,6 +125,7 @@ impl Backend {
                 }
             }
             info!(calls = backend.live.tasks.len(), "stopping: no new calls, what runs may finish");
+            backend.live.health.stops(true);
             stop.cancel();
             while ways.join_next().await.is_some() {}
             // Every call has ended; its handler goes as soon as it gives way.
@@ -157,6 +162,11 @@ impl Backend {
     /// choose. None while it does not listen.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.live.state().listening
+    }
+
+    /// Where to say that it, or one of its services, cannot serve now.
+    pub fn health(&self) -> BackendHealth {
+        self.live.health.clone()
     }
 
     /// What it does right now, to watch it or to check that nothing leaks. Takes the lock of each tunnel for a moment: for
@@ -231,6 +241,7 @@ struct Live {
     /// How many ways in are open.
     open: watch::Sender<usize>,
     meters: Arc<Meters>,
+    health: BackendHealth,
     state: Mutex<LiveState>,
 }
 
@@ -242,9 +253,9 @@ struct LiveState {
 }
 
 impl Live {
-    fn new(meters: Meters) -> Self {
+    fn new(meters: Meters, health: BackendHealth) -> Self {
         let (tasks, open) = (TaskTracker::new(), watch::Sender::new(0));
-        Self { tasks, open, meters: Arc::new(meters), state: Mutex::default() }
+        Self { tasks, open, meters: Arc::new(meters), health, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, LiveState> {

@@ -1,6 +1,7 @@
 //! The hidden door for generated code: all that a router needs, so that generated code holds names and no thought.
 //! Not for use by hand: what is here may change with any version; [`assert_abi`] tells generated code that it is old.
 
+mod broadcast;
 mod field;
 mod link;
 mod raw;
@@ -12,6 +13,7 @@ pub use http;
 pub use http_body::Body as HttpBody;
 pub use tower_service::Service;
 
+pub use self::broadcast::{Broadcast, BroadcastAnswers, BroadcastOptions};
 pub use self::field::{FieldPath, FieldType};
 pub use self::raw::{Keyed, KeyedPath, Prefixed, PrefixedName, RawFuture, raw_call};
 pub use self::spec::{

@@ -15,6 +15,35 @@ pub struct UnknownService {
     pub known: String,
 }
 
+/// Shares by which calls cannot be split between versions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// Nothing leads to the service.
+    #[error(transparent)]
+    UnknownService(#[from] UnknownService),
+
+    /// The shares cannot be meant.
+    #[error("the calls of {service} cannot be split like this: {why}")]
+    Shares {
+        /// Whose calls.
+        service: String,
+        /// Why not, and what can be.
+        why: String,
+    },
+}
+
+/// A service that a backend does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the backend has no service {service}; it has {known}")]
+#[non_exhaustive]
+pub struct NoSuchService {
+    /// What was asked for.
+    pub service: String,
+    /// What could be asked for: full names with commas between them.
+    pub known: String,
+}
+
 /// A gateway or a backend that cannot be built from what was set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -133,6 +162,16 @@ pub enum ServeError {
         address: String,
         /// What the system said.
         error: io::Error,
+    },
+
+    /// The listener for `grpcrouter.Admin` can be reached from elsewhere.
+    #[error(
+        "grpcrouter.Admin is not served at {address}: it asks for no credentials; listen at a loopback address such as \
+         127.0.0.1, or allow it with .admin_beyond_loopback(true) in a network that you trust"
+    )]
+    AdminExposed {
+        /// The address of the listener.
+        address: String,
     },
 
     /// The listener stopped giving connections.

@@ -1,6 +1,7 @@
 //! The gateway: accepts ordinary gRPC clients and carries their calls through the tunnels of the instances that dialled
 //! in. `forward` is the product in five steps; everything else here serves it.
 
+mod admin;
 mod admission;
 mod balancer;
 mod bridge;
@@ -11,8 +12,11 @@ mod edge;
 mod embed;
 mod forward;
 mod front;
+mod health;
 mod meters;
+mod own;
 mod parking;
+mod reflection;
 mod register;
 mod registry;
 mod route;
@@ -21,23 +25,34 @@ mod stats;
 mod strategy;
 mod way;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, future::Future, sync::Arc, time::Duration};
 
 use grpcrouter_protocol::{Config, WindowPool};
 use tokio::net::TcpListener;
 
+pub(crate) use self::embed::Pinned;
 pub use self::{
     builder::GatewayBuilder,
     embed::{Channel, ChannelFuture},
+    health::HealthService,
+    reflection::{DescriptorConflict, DescriptorVersion},
     register::RegisterService,
     registry::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance},
     service_routes::ServiceRoutes,
     stats::GatewayStats,
 };
-use self::{meters::Meters, registry::Registry, route::Routes, stats::Counts};
+use self::{
+    meters::Meters,
+    own::{OwnService, OwnServices},
+    reflection::Reflection,
+    registry::Registry,
+    route::Routes,
+    stats::Counts,
+};
 use crate::{
     codegen::LoadBalancing,
-    error::{ServeError, UnknownService},
+    error::{ServeError, SplitError, UnknownService},
+    status::Answer,
 };
 
 /// Carries the calls of gRPC clients to the instances of their services.
@@ -180,11 +195,63 @@ impl Gateway {
     /// # Errors
     /// No router here leads to this service.
     pub fn balance(&self, service: &str, balancing: LoadBalancing) -> Result<(), UnknownService> {
-        if self.core.registry.balance(service, balancing) {
+        if self.core.registry.balance(service, balancing) { Ok(()) } else { Err(self.unknown(service)) }
+    }
+
+    fn unknown(&self, service: &str) -> UnknownService {
+        UnknownService { service: service.to_owned(), known: self.core.routes.targets().join(", ") }
+    }
+
+    /// Splits the calls to the instances of `service` between versions of their software from now on, each with its
+    /// share, whatever the shares come to in all. Within a version calls are balanced as before. Calls that run stay
+    /// where they are. With no shares at all calls are not split, as at first. `service` is what instances register.
+    ///
+    /// * The share of a version that no instance has goes to the others. Where none of them is there the calls are
+    ///   answered UNAVAILABLE: versions that are not named, and those with share 0, get no calls.
+    /// * A call with a routing key goes to those that claim it. Where several versions do, a key stays with one of them.
+    ///   A key that is claimed by other versions alone still reaches them, unless keys are hashed.
+    /// * A call with the metadata entry `x-grpcrouter-version` goes to that version or to nobody, if it is named here, be
+    ///   it with share 0; a version that is not named is UNAVAILABLE. Any client may say so, so it is no access control.
+    ///   Instances do not see the entry, and where calls are not split it means nothing.
+    /// * Any other call that its instance did not take may go to another version.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example(gateway: grpcrouter_runtime::Gateway) -> Result<(), grpcrouter_runtime::SplitError> {
+    /// gateway.split("shop.Orders", [("v1", 90), ("v2", 10)])?; // a canary
+    /// gateway.split("shop.Orders", [("v2", 1)])?; // promoted
+    /// gateway.split("shop.Orders", [("v1", 1)])?; // rolled back
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// No router here leads to this service; a version is named twice, or every share is 0.
+    pub fn split<V: Into<String>>(
+        &self,
+        service: &str,
+        shares: impl IntoIterator<Item = (V, u32)>,
+    ) -> Result<(), SplitError> {
+        let shares: Vec<(String, u32)> = shares.into_iter().map(|(version, share)| (version.into(), share)).collect();
+        let mut versions = HashSet::new();
+        let why = if let Some((twice, _)) = shares.iter().find(|(version, _)| !versions.insert(version)) {
+            format!("the version {twice} is named twice; name each once")
+        } else if !shares.is_empty() && shares.iter().all(|(_, share)| *share == 0) {
+            "every share is 0, so nobody would get a call; give one version 1 or more".to_owned()
+        } else if self.core.registry.split(service, &shares) {
             return Ok(());
-        }
-        let known = self.core.routes.targets().join(", ");
-        Err(UnknownService { service: service.to_owned(), known })
+        } else {
+            return Err(self.unknown(service).into());
+        };
+        Err(SplitError::Shares { service: service.to_owned(), why })
+    }
+
+    /// How the calls to `service` are split now, as [`split`](Self::split) was told; with no shares they are not.
+    ///
+    /// # Errors
+    /// No router here leads to this service.
+    pub fn shares(&self, service: &str) -> Result<Vec<(String, u32)>, UnknownService> {
+        self.core.registry.shares(service).ok_or_else(|| self.unknown(service))
     }
 
     /// For the doors beside the front, which forward calls too.
@@ -208,6 +275,11 @@ pub(crate) struct GatewayCore {
     /// What windows may have beyond their first size.
     pub(crate) windows: WindowPool,
     pub(crate) meters: Meters,
+    /// Served if it is among `own`.
+    health: OwnService,
+    own: OwnServices,
+    /// None if it is turned off.
+    reflection: Option<Arc<Reflection>>,
     pub(crate) limits: Limits,
 }
 
@@ -216,13 +288,22 @@ pub(crate) struct GatewayCore {
 pub(crate) struct Limits {
     pub(crate) drain_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_calls: usize,
     /// `usize::MAX`: none.
     pub(crate) max_message_size: usize,
     pub(crate) max_parked_calls: usize,
+    /// Whether the owner may ask from anywhere.
+    pub(crate) admin_beyond_loopback: bool,
     pub(crate) tunnel: Config,
 }
 
 impl GatewayCore {
+    /// Whether one more call may be open.
+    pub(crate) fn has_room(&self) -> Result<(), Answer> {
+        let most = self.limits.max_calls;
+        if self.counts.calls() >= most { Err(Answer::too_many_open(most)) } else { Ok(()) }
+    }
+
     fn stats(&self) -> GatewayStats {
         let tunnels = self.registry.tunnels();
         let in_tunnels: usize = tunnels.iter().map(|instance| instance.tunnel.queued_bytes()).sum();

@@ -24,10 +24,12 @@ mod backoff;
 mod clock;
 #[cfg(feature = "gateway")]
 pub mod codegen;
+mod descriptors;
 mod error;
 #[cfg(feature = "gateway")]
 mod gateway;
 mod h2_body;
+mod health;
 mod metadata;
 mod metrics;
 #[cfg(feature = "run")]
@@ -36,12 +38,16 @@ mod status;
 mod tunnel;
 
 #[cfg(feature = "backend")]
-pub use backend::{Backend, BackendBuilder, BackendStats};
+pub use backend::{Backend, BackendBuilder, BackendHealth, BackendStats};
+#[cfg(feature = "gateway")]
+pub use codegen::{BroadcastAnswers, BroadcastOptions};
 #[cfg(feature = "gateway")]
 pub use codegen::{FieldPath, FieldType, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
-pub use error::{ConfigError, ServeError, UnknownService};
+pub use error::{ConfigError, NoSuchService, ServeError, SplitError, UnknownService};
 #[cfg(feature = "gateway")]
-pub use gateway::{Gateway, GatewayBuilder, GatewayStats, RegisterService, ServiceRoutes};
+pub use gateway::{DescriptorConflict, DescriptorVersion};
+#[cfg(feature = "gateway")]
+pub use gateway::{Gateway, GatewayBuilder, GatewayStats, HealthService, RegisterService, ServiceRoutes};
 #[cfg(feature = "gateway")]
 pub use gateway::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance};
 #[cfg(feature = "run")]

@@ -209,10 +209,22 @@ impl Answer {
         Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
     }
 
+    /// As many calls are open in this process as may.
+    pub(crate) fn too_many_open(most: usize) -> Self {
+        let message = format!("this gateway has {most} calls open and takes no more");
+        Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
+    }
+
     /// No instance of `service` can take the call, and it cannot wait for one: as many as may already do.
     pub(crate) fn too_many_wait(service: &str, most: usize) -> Self {
         let message =
             format!("no instance of {} can take the call, and {most} calls wait for instances already", shown(service));
+        Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
+    }
+
+    /// As many health watches are open as may.
+    pub(crate) fn too_many_watches(most: usize) -> Self {
+        let message = format!("{most} health watches are open already, and no more may be");
         Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
     }
 

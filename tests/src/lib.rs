@@ -2,6 +2,7 @@
 //! that does what a test tells it to and writes down what happened to it.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on panics")]
 
+pub mod admin;
 pub mod by_hand;
 pub mod echo;
 pub mod load;

@@ -69,7 +69,7 @@ impl TestGateway {
 
     /// Starts one on a free port that serves just this.
     pub async fn of(builder: GatewayBuilder) -> Self {
-        Self::serve("127.0.0.1:0", builder.drain_timeout(Duration::from_secs(2))).await
+        Self::serve("127.0.0.1:0", builder).await
     }
 
     async fn serve(address: &str, builder: GatewayBuilder) -> Self {

@@ -15,9 +15,10 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::descriptors::Offered;
 use super::dispatch::Services;
 use super::meters::Meters;
-use super::{Backend, Live, Settings};
+use super::{Backend, BackendHealth, Live, Settings};
 use crate::error::ConfigError;
 
 /// Sets up a [`Backend`]. Nothing is checked before [`build`](Self::build).
@@ -30,6 +31,7 @@ pub struct BackendBuilder {
     services: Services,
     /// A service that was added twice.
     duplicate: Option<&'static str>,
+    descriptors: Vec<Bytes>,
     routing_keys: Vec<String>,
     labels: BTreeMap<String, String>,
     weight: u32,
@@ -46,6 +48,7 @@ impl BackendBuilder {
             instance_id: None,
             services: Services::default(),
             duplicate: None,
+            descriptors: Vec::new(),
             routing_keys: Vec::new(),
             labels: BTreeMap::new(),
             weight: 1,
@@ -63,7 +66,8 @@ impl BackendBuilder {
     }
 
     /// The address to listen at for calls that come without a gateway, as `HOST:PORT`. Port 0 lets the system choose;
-    /// [`Backend::local_addr`] tells which. Default: none.
+    /// [`Backend::local_addr`] tells which. Default: none. `grpc.health.v1.Health` answers there too, with what is said
+    /// to [`Backend::health`], unless a service of that name was added.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen = Some(address.to_string());
         self
@@ -94,6 +98,16 @@ impl BackendBuilder {
         if let Err(name) = self.services.add(service) {
             self.duplicate = Some(name);
         }
+        self
+    }
+
+    /// The proto files of its services, for clients that ask a gateway for them by reflection: an encoded
+    /// `FileDescriptorSet`, such as a router's `FILE_DESCRIPTOR_SET` or what
+    /// `tonic::include_file_descriptor_set!` gives. Google's own files may be left out. May be given again, for other
+    /// services. A gateway asks for it once; at most 4 MiB. Default: none, and then a gateway knows only what it was
+    /// built with.
+    pub fn descriptors(mut self, file_descriptor_set: impl Into<Bytes>) -> Self {
+        self.descriptors.push(file_descriptor_set.into());
         self
     }
 
@@ -180,11 +194,13 @@ impl BackendBuilder {
         let config =
             config.checked().map_err(|error| ConfigError::setting("max_calls", self.max_calls, error.to_string()))?;
 
+        let offered = Offered::read(self.descriptors)
+            .map_err(|error| ConfigError::setting("descriptors", "a set of files", error.to_string()))?;
         let offers = services.iter().map(|name| ServiceOffer {
             name: (*name).to_owned(),
             // tonic's servers do not tell their methods.
             methods: Vec::new(),
-            descriptor_hash: Bytes::new(),
+            descriptor_hash: offered.hash(name),
         });
         let hello = Hello {
             versions: Config::VERSIONS,
@@ -201,11 +217,15 @@ impl BackendBuilder {
             draining: false,
             resume: None,
         };
-        let services = Arc::new(self.services);
+        let health = BackendHealth::new(&services);
+        let mut services = self.services;
+        services.add_beside(health.server());
+        services.add_beside(offered.clone());
+        let services = Arc::new(services);
         let meters = Meters::new(hello.instance_id.clone(), services.clone());
         let settings =
             Settings { gateways, listen: self.listen, hello, config, services, drain_timeout: self.drain_timeout };
-        Ok(Backend::new(settings, Live::new(meters)))
+        Ok(Backend::new(settings, Live::new(meters, health)))
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Accepted, Close, CloseCode, Config, Hello, Side, Welcome, decode_welcome, encode_hello};
+use grpcrouter_protocol::{
+    Accepted, Close, CloseCode, Config, Health, Hello, Side, Update, Welcome, decode_welcome, encode_hello,
+};
 use h2::client::{Connection, SendRequest};
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
@@ -19,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::Live;
 use super::builder::GatewayAddress;
 use super::dispatch::{Dispatcher, Services};
+use super::health::Said;
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 use crate::h2_body::{RecvBody, pump};
@@ -39,6 +42,8 @@ pub(super) struct Connector {
 /// A stream on which Welcome was said.
 struct Stream {
     accepted: Accepted,
+    /// What Hello said.
+    health: Health,
     outgoing: h2::SendStream<Bytes>,
     incoming: Messages<RecvBody>,
     /// Held until the end: h2 closes a connection that nobody can use any more.
@@ -135,7 +140,9 @@ impl Connector {
         let mut requests = requests.ready().await.map_err(|error| self.no_answer(error))?;
         let (response, mut outgoing) =
             requests.send_request(self.request(), false).map_err(|error| self.no_answer(error))?;
-        outgoing.send_data(encode_hello(&self.hello), false).map_err(|error| self.no_answer(error))?;
+        let health = self.live.health.said().borrow().health;
+        let hello = Hello { health, ..self.hello.clone() };
+        outgoing.send_data(encode_hello(&hello), false).map_err(|error| self.no_answer(error))?;
 
         let (head, body) = response.await.map_err(|error| self.no_answer(error))?.into_parts();
         if head.status != StatusCode::OK {
@@ -159,7 +166,7 @@ impl Connector {
             Err(error) => return Err(self.no_welcome(error.to_string())),
         };
         match decode_welcome(message) {
-            Ok(Welcome::Accepted(accepted)) => Ok(Stream { accepted, outgoing, incoming, _requests: requests }),
+            Ok(Welcome::Accepted(accepted)) => Ok(Stream { accepted, health, outgoing, incoming, _requests: requests }),
             Ok(Welcome::Rejected(rejected)) => Err(ConnectError::Rejected {
                 address: self.address(),
                 reason: rejected.reason.as_str(),
@@ -178,7 +185,7 @@ impl Connector {
         connection: impl Future<Output = Infallible>,
         stop: &CancellationToken,
     ) -> Duration {
-        let Stream { accepted, outgoing, mut incoming, _requests } = stream;
+        let Stream { accepted, health, outgoing, mut incoming, _requests } = stream;
         let config = match self.config.clone().adopt(&accepted) {
             Ok(config) => config,
             Err(error) => {
@@ -209,6 +216,7 @@ impl Connector {
             detached = attach(&tunnel, &mut incoming, &events) => detached,
             never = io.as_mut() => match never {},
             never = self.finish(&tunnel, stop) => match never {},
+            never = self.tell_health(&tunnel, health) => match never {},
         };
         if matches!(detached, Detached::ClosedHere) {
             // The gateway ends the stream when it has read all; cutting it off before might lose the last answers.
@@ -224,6 +232,23 @@ impl Connector {
             Detached::Closed(Close { code: CloseCode::Replaced, retry_after, .. }) => retry_after.max(REPLACED_WAIT),
             Detached::Closed(close) => close.retry_after,
             _ => Duration::ZERO,
+        }
+    }
+
+    /// Tells the gateway each change of health since it was told `told`.
+    async fn tell_health(&self, tunnel: &TunnelHandle, mut told: Health) -> Infallible {
+        let mut said = self.live.health.said();
+        loop {
+            let Said { version, health } = *said.borrow_and_update();
+            if health != told {
+                let Hello { weight, labels, .. } = &self.hello;
+                tunnel.update(Update { version, health, weight: *weight, labels: labels.clone(), load_permille: 0 });
+                info!(gateway = %self.gateway, ?health, "told the gateway");
+                told = health;
+            }
+            if said.changed().await.is_err() {
+                return pending().await;
+            }
         }
     }
 

@@ -26,7 +26,11 @@ use crate::tunnel::{Started, TunnelEvents, TunnelHandle, why};
 
 /// The services of a backend, by full name: one look for each call, whatever the method.
 #[derive(Default)]
-pub(super) struct Services(HashMap<&'static str, Box<dyn AnyService>>);
+pub(super) struct Services {
+    by_name: HashMap<&'static str, Box<dyn AnyService>>,
+    /// Of the backend's own: not registered, and behind what its user added.
+    beside: Vec<(&'static str, Box<dyn AnyService>)>,
+}
 
 impl Services {
     /// # Errors
@@ -43,30 +47,49 @@ impl Services {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.0.insert(S::NAME, Box::new(Erased(service))) {
+        match self.by_name.insert(S::NAME, Box::new(Erased(service))) {
             None => Ok(()),
             Some(_) => Err(S::NAME),
         }
     }
 
+    /// Serves this one as well, unless there is one of its name.
+    pub(super) fn add_beside<S>(&mut self, service: S)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.beside.push((S::NAME, Box::new(Erased(service))));
+    }
+
     /// The names, in order.
     pub(super) fn names(&self) -> Vec<&'static str> {
         // Through a tree: a table has no order of its own.
-        self.0.keys().map(|name| (*name, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
+        self.by_name.keys().map(|name| (*name, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
     }
 
     /// Whether a path names one of them.
     pub(super) fn has(&self, path: &str) -> bool {
-        self.0.contains_key(service_of(path))
+        self.find(service_of(path)).is_some()
+    }
+
+    fn find(&self, service: &str) -> Option<&dyn AnyService> {
+        let beside = || self.beside.iter().find(|(name, _)| *name == service).map(|(_, service)| service);
+        self.by_name.get(service).or_else(beside).map(AsRef::as_ref)
     }
 
     /// Hands a call to its service.
     pub(super) fn call(&self, request: Request<Body>) -> Handler {
         let service = service_of(request.uri().path());
-        match self.0.get(service) {
+        match self.find(service) {
             Some(service) => service.call(request),
             None => {
-                let answer = Answer::unknown_service(service, status::nearest(service, self.0.keys().copied()));
+                let answer = Answer::unknown_service(service, status::nearest(service, self.by_name.keys().copied()));
                 Box::pin(std::future::ready(answer.into_http()))
             }
         }

@@ -8,9 +8,9 @@ use super::FieldPath;
 /// * **Added to a gateway** with [`GatewayBuilder::add_router`](crate::GatewayBuilder::add_router), which serves it with
 ///   the gateway's own front. This is the way to serve: none of the limits below holds.
 /// * **The channel of tonic's own client**: `MyServiceRouter::new(&gateway).typed_client()` calls a backend from the
-///   gateway's process, and `typed_client_for(key)` the one that has this routing key, whatever key a call brings; it is
-///   text, or bytes for a `-bin` entry, and is there where the client sets it: in metadata, a header or the path. A dropped call is cancelled; a response that nobody reads waits in one window
-///   of the call.
+///   gateway's process, and `typed_client_for(key)` the one that has this routing key, whatever key a call brings; that is
+///   there where clients can set the key, in metadata, a header or the path, and takes bytes for a `-bin` entry. A dropped
+///   call is cancelled; a response that nobody reads waits in one window of the call.
 /// * **A service of your own server**, tonic's or axum's, beside
 ///   [`register_service`](crate::Gateway::register_service), whose docs tell the limits. It forwards bytes as they are.
 ///   A `path_prefix` is served by [`Prefixed`](super::Prefixed), added as another service. In axum a router is mounted
@@ -54,6 +54,9 @@ pub struct ServiceSpec {
     pub field: Option<FieldPath>,
     /// The service's methods, in the order of the proto file.
     pub methods: &'static [MethodSpec],
+    /// The proto file of the service with all that it imports, an encoded `FileDescriptorSet`, for reflection. Google's
+    /// own files may be left out. Empty: it is not known.
+    pub descriptors: &'static [u8],
 }
 
 impl ServiceSpec {
@@ -70,6 +73,7 @@ impl ServiceSpec {
             wait_for_instance: false,
             field: None,
             methods: &[],
+            descriptors: &[],
         }
     }
 
@@ -118,6 +122,12 @@ impl ServiceSpec {
     /// Sets the methods.
     pub const fn methods(mut self, methods: &'static [MethodSpec]) -> Self {
         self.methods = methods;
+        self
+    }
+
+    /// Sets the descriptors.
+    pub const fn descriptors(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors = descriptors;
         self
     }
 

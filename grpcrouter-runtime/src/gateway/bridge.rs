@@ -1,6 +1,6 @@
 //! From an h2 stream to an HTTP body and back, for what is not on the forward path. A task for each call is fine here.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -10,9 +10,13 @@ use tracing::debug;
 
 use super::{
     GatewayCore,
+    own::OwnService,
     register::{Peer, register},
 };
-use crate::h2_body::{RecvBody, pump};
+use crate::{
+    h2_body::{PumpError, RecvBody, pump},
+    health::Whole,
+};
 
 /// Carries one `Register` stream from its first byte to its last.
 pub(super) async fn carry_register(
@@ -52,7 +56,39 @@ pub(super) async fn carry_register(
     }
 }
 
-fn report(written: Result<(), crate::h2_body::PumpError>) {
+/// Carries one call of a service of the gateway's own. Ends by itself when the client, its connection or the gateway is
+/// gone, whatever the service does and whether the client reads or not.
+pub(super) async fn carry_own(
+    core: Arc<GatewayCore>,
+    service: OwnService,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let response = tokio::select! {
+        response = service.answer(&core, request.map(RecvBody::new)) => response,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let (head, body) = response.into_parts();
+    // Trailers-only, as above.
+    let over = body.is_end_stream();
+    let sending = match respond.send_response(Response::from_parts(head, ()), over) {
+        Ok(_) if over => return,
+        Ok(sending) => sending,
+        Err(error) => return debug!(%error, "a call was gone before it was answered"),
+    };
+    let mut whole = core.counts.whole();
+    tokio::select! {
+        written = pump(body, sending) => if let Err(error) = written {
+            debug!(%error, "the answer of a service of the gateway's own ended early");
+        },
+        () = async {
+            let _ = whole.wait_for(|whole| *whole == Whole::Over).await;
+            tokio::time::sleep(LAST_WORDS).await;
+        } => {}
+    }
+}
+
+fn report(written: Result<(), PumpError>) {
     if let Err(error) = written {
         debug!(%error, "the writing side of a Register stream ended early");
     }

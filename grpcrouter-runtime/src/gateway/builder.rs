@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use grpcrouter_protocol::{Config, WindowPool};
 
 use super::{
-    Gateway, GatewayCore, Limits,
+    Gateway, GatewayCore, Limits, health,
     meters::Meters,
+    own::OwnServices,
+    reflection::{self, Reflection},
     registry::{InstanceChange, OnChange, Registry},
     route::Routes,
     service_routes::ServiceRoutes,
@@ -35,10 +37,15 @@ pub struct GatewayBuilder {
     services: Vec<ServiceRoutes>,
     drain_timeout: Duration,
     max_connections: usize,
+    max_calls: usize,
     max_open_calls: u32,
     max_message_size: usize,
     max_parked_calls: usize,
     window_memory: u64,
+    health: bool,
+    reflection: bool,
+    max_health_watches: usize,
+    admin_beyond_loopback: bool,
 }
 
 impl GatewayBuilder {
@@ -47,12 +54,17 @@ impl GatewayBuilder {
             services: Vec::new(),
             drain_timeout: DRAIN_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
+            max_calls: MAX_CALLS,
             eject_after: EJECT_AFTER,
             on_change: Vec::new(),
             max_open_calls: Config::default().max_open_calls,
             max_message_size: usize::MAX,
             max_parked_calls: MAX_PARKED_CALLS,
             window_memory: WINDOW_MEMORY,
+            health: true,
+            reflection: true,
+            max_health_watches: MAX_HEALTH_WATCHES,
+            admin_beyond_loopback: false,
         }
     }
 
@@ -80,6 +92,16 @@ impl GatewayBuilder {
     /// Default 10,000, at least 1. An idle connection costs about 20 KiB; what its calls may cost comes on top.
     pub fn max_connections(mut self, value: usize) -> Self {
         self.max_connections = value;
+        self
+    }
+
+    /// How many calls are open at once in all; one more is answered RESOURCE_EXHAUSTED, and was not sent. At least 1.
+    /// Default 50,000: an open call costs some KiB, and at worst 480 KiB beside
+    /// [`window_memory`](Self::window_memory) if neither its client nor its instance reads: what the client sent ahead
+    /// (256 KiB), a window each way (64 KiB), what the HTTP/2 library holds for the client (64 KiB), and metadata (32
+    /// KiB).
+    pub fn max_calls(mut self, value: usize) -> Self {
+        self.max_calls = value;
         self
     }
 
@@ -118,6 +140,27 @@ impl GatewayBuilder {
         self
     }
 
+    /// Whether [`Gateway::serve`] answers `grpc.health.v1.Health`, as [`Gateway::health_service`] says. Default true. A
+    /// router of your own for that service comes before it.
+    pub fn health(mut self, on: bool) -> Self {
+        self.health = on;
+        self
+    }
+
+    /// How many Watch calls of `grpc.health.v1.Health` are open at once; one more is answered RESOURCE_EXHAUSTED. Default
+    /// 10,000, as many as there may be connections. One costs some KiB, whether its client reads or not.
+    pub fn max_health_watches(mut self, value: usize) -> Self {
+        self.max_health_watches = value;
+        self
+    }
+
+    /// Whether [`Gateway::serve_admin`] may listen at an address that is not a loopback one. Default false: whoever reaches
+    /// it learns who is connected, and there are no credentials.
+    pub fn admin_beyond_loopback(mut self, may: bool) -> Self {
+        self.admin_beyond_loopback = may;
+        self
+    }
+
     /// How many calls of an instance must fail in a row, none answered in between, for the gateway to leave it out for a
     /// while: 10 seconds at first, longer if it goes on, then it is let in step by step. Default 10, zero: never.
     ///
@@ -125,6 +168,15 @@ impl GatewayBuilder {
     /// by itself is left out, never more than half of a service's instances, and never the only one that has a key.
     pub fn eject_after(mut self, failures: u32) -> Self {
         self.eject_after = failures;
+        self
+    }
+
+    /// Whether clients may ask for the descriptors of the services, `grpc.reflection.v1.ServerReflection` and v1alpha, as
+    /// `grpcurl`, `buf curl` and others do before they call. Default yes: whoever may call a service may know its shape.
+    /// They are those of generated code and those that instances offer. A router of your own for that service comes
+    /// before it.
+    pub fn reflection(mut self, enable: bool) -> Self {
+        self.reflection = enable;
         self
     }
 
@@ -147,6 +199,9 @@ impl GatewayBuilder {
                 hint: "add the generated router of a service with .add_router::<MyServiceRouter>()",
             });
         }
+        if self.max_calls == 0 {
+            return Err(ConfigError::setting("max_calls", 0, "nothing could be called: use 1 or more"));
+        }
         if self.max_connections == 0 {
             return Err(ConfigError::setting("max_connections", 0, "nobody could connect: use 1 or more"));
         }
@@ -160,21 +215,35 @@ impl GatewayBuilder {
         let limits = Limits {
             drain_timeout: self.drain_timeout,
             max_connections: self.max_connections,
+            max_calls: self.max_calls,
             max_message_size: self.max_message_size,
             max_parked_calls: self.max_parked_calls,
+            admin_beyond_loopback: self.admin_beyond_loopback,
             tunnel,
         };
-        Ok(Gateway {
-            core: Arc::new(GatewayCore { routes, registry, counts: Counts::default(), windows, meters, limits }),
-        })
+        let counts = Counts::default();
+        let health = health::service(&routes, &registry, &counts, self.max_health_watches);
+        let mut own = OwnServices::default();
+        if self.health {
+            own.add(health.clone());
+        }
+        let reflection = self.reflection.then(|| Arc::new(Reflection::new(&self.services, own.names())));
+        reflection.iter().flat_map(reflection::services).for_each(|service| own.add(service));
+        // What users route themselves is theirs.
+        own.leave(&routes.services());
+        let core = GatewayCore { routes, registry, counts, windows, meters, health, own, reflection, limits };
+        Ok(Gateway { core: Arc::new(core) })
     }
 }
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: usize = 10_000;
+/// Clients that ask for health have a watch on each connection.
+const MAX_HEALTH_WATCHES: usize = MAX_CONNECTIONS;
 
 /// Ten answers in a row are no bad luck; with a hundred calls a second they are a tenth of a second.
 const EJECT_AFTER: u32 = 10;
+const MAX_CALLS: usize = 50_000;
 const WINDOW_MEMORY: u64 = 512 << 20;
 const MAX_PARKED_CALLS: usize = 1_000;
 
@@ -197,6 +266,7 @@ mod tests {
         };
 
         assert!(error(Gateway::builder().max_open_calls(0)).starts_with("max_open_calls(0) cannot be used: "));
+        assert!(error(Gateway::builder().max_calls(0)).starts_with("max_calls(0) cannot be used: "));
         assert!(error(Gateway::builder().max_connections(0)).starts_with("max_connections(0) cannot be used: "));
     }
 }

@@ -79,7 +79,7 @@ impl ClientCall {
         respond: SendResponse<Bytes>,
     ) {
         let core = &connection.core;
-        let (way, open) = match forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers) {
+        let (way, open) = match forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers, None) {
             Ok(prepared) => prepared,
             Err(Refusal::Http(status)) => return reply::http(respond, status),
             Err(Refusal::Answer(answer)) => {
@@ -285,6 +285,9 @@ impl Work {
     fn go_on(&mut self, Held { open, spot }: Held) -> Call {
         if open.deadline.is_some_and(|deadline| deadline <= clock::now()) {
             return self.end(&Answer::deadline().outcome(Outcome::NotSent));
+        }
+        if self.call.connection.core.registry.parking.is_closed() {
+            return self.end(&Answer::shutting_down("gateway", Outcome::NotSent));
         }
         if self.way.unread {
             return self.read_key(open, Some(spot));

@@ -181,6 +181,10 @@ impl Served {
             self.register(request, respond);
             return;
         }
+        if let Some(own) = self.shared.core.own.find(request.uri().path()) {
+            tokio::spawn(bridge::carry_own(self.shared.core.clone(), own.clone(), request, respond));
+            return;
+        }
         let authority = self.authority(request.uri().authority());
         let (head, body) = request.into_parts();
         ClientCall::begin(&self.shared, &head, authority, body, respond);

@@ -22,10 +22,11 @@ use self::call::{EmbeddedCall, Part, drive};
 use super::{
     Gateway, GatewayCore,
     forward::{self, Refusal},
+    registry::Instance,
     way,
 };
 use crate::{
-    codegen::ServiceSpec,
+    codegen::{MethodSpec, ServiceSpec},
     metadata,
     status::{Answer, Outcome},
 };
@@ -55,6 +56,26 @@ pub struct Channel {
     spec: &'static ServiceSpec,
 }
 
+impl Channel {
+    /// The instances that take calls of `method` now.
+    pub(crate) fn candidates(&self, method: &MethodSpec) -> Vec<Pinned> {
+        let found = self.core.routes.find(method.path).and_then(|(id, _)| self.core.routes.method(id));
+        let snapshot = found.and_then(|route| self.core.registry.snapshot(route.target));
+        snapshot.map(|snapshot| snapshot.candidates().into_iter().map(Pinned).collect()).unwrap_or_default()
+    }
+}
+
+/// An extension of a request through a [`Channel`]: no other instance is to have it, whatever its routing key.
+#[derive(Clone)]
+pub(crate) struct Pinned(Arc<Instance>);
+
+impl Pinned {
+    /// The instance's id.
+    pub(crate) fn id(&self) -> &str {
+        self.0.id.as_str()
+    }
+}
+
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel").field("service", &self.spec.name).finish_non_exhaustive()
@@ -81,7 +102,8 @@ impl Service<Request<Body>> for Channel {
             way::refused(&self.core, None, &answer);
             return ChannelFuture { state: State::Refused(Some(Refusal::Answer(answer))), content_subtype };
         }
-        match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers) {
+        let pinned = head.extensions.get().map(|Pinned(instance)| instance.clone());
+        match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers, pinned) {
             Ok((way, open)) => {
                 let call = Arc::new(EmbeddedCall::new(self.core.limits.max_message_size));
                 tokio::spawn(drive(self.core.clone(), way, open, body, call.clone()));

@@ -11,7 +11,7 @@ use super::{
     GatewayCore,
     registry::{Instance, Seat},
     route::{MethodRoute, RouteId},
-    strategy::Head,
+    strategy::{Head, Read, RoutingKey},
     way::{self, Unplaced, Way},
 };
 use crate::{
@@ -45,22 +45,25 @@ impl From<Answer> for Refusal {
     }
 }
 
-/// All steps up to the choice of an instance: what to say to it, and how to choose it.
+/// All steps up to the choice of an instance: what to say to it, and how to choose it; if it is `pinned`, it is chosen.
 pub(super) fn prepare(
     core: &GatewayCore,
     method: &Method,
     path: &str,
     authority: Text,
     headers: &HeaderMap,
+    pinned: Option<Arc<Instance>>,
 ) -> Result<(Way, OpenCall), Refusal> {
     check(method, path, headers).inspect_err(|refusal| refusal.tell(core))?;
     let (route, to, segment) = find(core, path).inspect_err(|answer| way::refused(core, None, answer))?;
     let refused = |answer: &Answer| way::refused(core, Some(route), answer);
+    core.has_room().inspect_err(refused)?;
     // Before the rest of the head: a key that cannot be read is told as such, not as any other entry.
     let place = Head { headers, authority: authority.as_str(), segment };
-    let key = to.key.read(to.service(), &place).inspect_err(refused)?;
+    let read = || to.key.read(to.service(), &place).inspect_err(refused);
+    let key = if pinned.is_some() { Read::Key(RoutingKey::Absent) } else { read()? };
     let head = split(to, authority, headers).inspect_err(refused)?;
-    let way = Way::new(route, key);
+    let way = Way::new(route, key, pinned).of_version(core, headers);
     let deadline = head.timeout.map(|left| clock::now() + left.min(LONGEST_TIMEOUT));
     Ok((way, OpenCall { start: head.start, deadline, data: Default::default(), half_close: false }))
 }
@@ -83,8 +86,7 @@ fn split(route: &MethodRoute, authority: Text, headers: &HeaderMap) -> Result<Re
     metadata::start_from_request(headers, route.path.clone(), authority)
 }
 
-/// Step 2: the method that is called,
-/// and what stands in the path where a key may be.
+/// Step 2: the method that is called, and what stands in the path where a key may be.
 fn find<'a, 'b>(core: &'a GatewayCore, path: &'b str) -> Result<(RouteId, &'a MethodRoute, Option<&'b str>), Answer> {
     let found = core.routes.find(path).and_then(|(id, segment)| Some((id, core.routes.method(id)?, segment)));
     found.ok_or_else(|| core.routes.unknown(path))
@@ -109,9 +111,13 @@ fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
     let route = way.route(core).ok_or_else(Answer::refused)?;
     let snapshot = core.registry.snapshot(route.target).ok_or_else(Answer::refused)?;
     let untried = |instance: &Instance| !way.tried.iter().any(|tried| std::ptr::eq(&**tried, instance));
+    let picked = || match &way.pinned {
+        Some(pinned) => untried(pinned).then(|| pinned.clone()),
+        None => snapshot.of_version(way.version.as_deref())?.pick(route.balancing, &way.key, &untried),
+    };
     if way.came_back < MOST_TRIES
         && way.tried.len() < MOST_LOOKS
-        && let Some(instance) = snapshot.pick(route.balancing, &way.key, &untried)
+        && let Some(instance) = picked()
     {
         return Ok(instance);
     }
@@ -120,8 +126,8 @@ fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
 
 /// Whether a call that nobody can take now waits for one who can.
 fn waits(core: &GatewayCore, way: &Way, answer: &Answer) -> bool {
-    let is_meant = way.route(core).is_some_and(|route| route.waits) && answer.code == Code::Unavailable;
-    is_meant && way.came_back < MOST_TRIES
+    let waits = way.pinned.is_none() && way.route(core).is_some_and(|route| route.waits);
+    waits && answer.code == Code::Unavailable && way.came_back < MOST_TRIES
 }
 
 /// Step 5: hands the call to an instance and tells how many more bytes of the request may be sent now; what comes back

@@ -22,6 +22,7 @@ pub(super) async fn serve(
 ) -> Result<(), ServeError> {
     let mut shutdown = pin!(shutdown);
     core.counts.set_stopping(false);
+    core.registry.parking.open();
     // Dropped with this future, and with it every connection.
     let mut connections = JoinSet::new();
     let stop = CancellationToken::new();
@@ -81,6 +82,7 @@ pub(super) async fn drain_mounted(core: &GatewayCore) {
     let began = Instant::now();
     core.counts.set_stopping(true);
     finish_calls(core, began).await;
+    core.registry.parking.close();
     core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
     end_tunnels(core).await;
     info!(took = ?began.elapsed(), "stopped");
@@ -91,6 +93,7 @@ async fn drain(core: &GatewayCore, connections: &mut JoinSet<()>, stop: &Cancell
     let began = Instant::now();
     stop.cancel();
     finish_calls(core, began).await;
+    core.registry.parking.close();
     core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
     // The answers of the calls that ended here, and the tunnels' last words.
     let flushed = async { while connections.join_next().await.is_some() {} };

@@ -24,19 +24,24 @@ pub(crate) struct Parking {
 
 #[derive(Debug, Default)]
 struct Lots {
-    next: u64,
+    last: u64,
     /// Who waits for an instance of the target, in the order in which they came.
     parked: BTreeMap<(usize, u64), Waker>,
+    /// Who waits for something else.
+    others: BTreeMap<u64, Waker>,
     deadlines: BTreeMap<(Time, u64), Waker>,
     is_ringing: bool,
+    /// Nobody may wait any more.
+    closed: bool,
 }
 
 /// One who waits; dropped, it does not any more.
 #[derive(Debug)]
 pub(super) struct Spot {
     parking: Arc<Parking>,
-    parked: Option<(usize, u64)>,
-    deadline: Option<(Time, u64)>,
+    number: u64,
+    target: Option<TargetId>,
+    deadline: Option<Time>,
 }
 
 impl Parking {
@@ -48,16 +53,11 @@ impl Parking {
         waker: &Waker,
         most: usize,
     ) -> Option<Spot> {
-        let mut lots = self.lock();
-        if lots.parked.len() >= most {
-            return None;
-        }
-        let parked = (target.0, lots.number());
-        lots.parked.insert(parked, waker.clone());
-        Some(self.placed(lots, Some(parked), deadline, waker))
+        let lots = self.lock();
+        (lots.parked.len() < most).then(|| self.placed(lots, Some(target), deadline, waker))
     }
 
-    /// Has `waker` woken at `deadline`, for one who waits for something else.
+    /// Has `waker` woken at `deadline` and at the end, for one who waits for something else.
     pub(super) fn ring(self: &Arc<Self>, deadline: Option<Time>, waker: &Waker) -> Spot {
         self.placed(self.lock(), None, deadline, waker)
     }
@@ -77,6 +77,25 @@ impl Parking {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// The gateway ends: wakes everybody, and whoever looks finds it closed.
+    pub(super) fn close(&self) {
+        let wakers: Vec<Waker> = {
+            let mut lots = self.lock();
+            lots.closed = true;
+            lots.parked.values().chain(lots.others.values()).cloned().collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The gateway is served again.
+    pub(super) fn open(&self) {
+        self.lock().closed = false;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// How many wait for an instance.
     pub(super) fn len(&self) -> usize {
         self.lock().parked.len()
@@ -85,20 +104,25 @@ impl Parking {
     fn placed(
         self: &Arc<Self>,
         mut lots: MutexGuard<'_, Lots>,
-        parked: Option<(usize, u64)>,
+        target: Option<TargetId>,
         deadline: Option<Time>,
         waker: &Waker,
     ) -> Spot {
-        let deadline = deadline.map(|at| (at, lots.number()));
-        if let Some(deadline) = deadline {
-            lots.deadlines.insert(deadline, waker.clone());
+        lots.last += 1;
+        let number = lots.last;
+        match target {
+            Some(target) => lots.parked.insert((target.0, number), waker.clone()),
+            None => lots.others.insert(number, waker.clone()),
+        };
+        if let Some(at) = deadline {
+            lots.deadlines.insert((at, number), waker.clone());
             if !mem::replace(&mut lots.is_ringing, true) {
                 tokio::spawn(ring_deadlines(self.clone()));
-            } else if lots.deadlines.keys().next() == Some(&deadline) {
+            } else if lots.deadlines.keys().next() == Some(&(at, number)) {
                 self.earlier.notify_one();
             }
         }
-        Spot { parking: self.clone(), parked, deadline }
+        Spot { parking: self.clone(), number, target, deadline }
     }
 
     /// Wakes those whose time is over, and tells whose is next; `None` if there is nobody, and then it rings no more.
@@ -120,22 +144,19 @@ impl Parking {
     }
 }
 
-impl Lots {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-}
-
 impl Drop for Spot {
     fn drop(&mut self) {
         let mut lots = self.parking.lock();
-        if let Some(parked) = self.parked {
-            lots.parked.remove(&parked);
-        }
-        let Some(deadline) = self.deadline else { return };
-        let was_next = lots.deadlines.keys().next() == Some(&deadline);
-        lots.deadlines.remove(&deadline);
+        let waker = match self.target {
+            Some(target) => lots.parked.remove(&(target.0, self.number)),
+            None => lots.others.remove(&self.number),
+        };
+        let deadline = self.deadline.map(|at| (at, self.number));
+        let was_next = deadline.is_some() && lots.deadlines.keys().next() == deadline.as_ref();
+        let ringing = deadline.and_then(|deadline| lots.deadlines.remove(&deadline));
+        drop(lots);
+        // A waker may be the last that knows its call, and dropping a call is nothing to do under a lock.
+        drop((waker, ringing));
         if was_next {
             self.parking.earlier.notify_one();
         }
@@ -198,6 +219,19 @@ mod tests {
         parking.changed(ORDERS);
         parking.wake_all();
         assert_eq!((orders.times(), stock.times(), parking.len()), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn its_end_wakes_everybody_and_is_seen_by_those_who_come() {
+        let (parking, orders, other) = (Arc::new(Parking::default()), Arc::<Woken>::default(), Arc::<Woken>::default());
+        let _parked = parking.park(ORDERS, None, &orders.clone().into(), 2).unwrap();
+        let _other = parking.ring(None, &other.clone().into());
+
+        parking.close();
+
+        assert_eq!((orders.times(), other.times(), parking.is_closed()), (1, 1, true));
+        parking.open();
+        assert!(!parking.is_closed());
     }
 
     #[tokio::test]

@@ -155,6 +155,7 @@ where
             biased;
             detached = attach(&registration.instance.tunnel, incoming, registration) => detached,
             never = registration.replaced() => match never {},
+            never = registration.learn() => match never {},
         };
         registration.why = detached.to_string();
     }
@@ -176,7 +177,18 @@ impl Registration {
             displaced.successor.send_replace(Some(instance.incarnation));
         }
         core.meters.came(&core.registry);
+        if let Some(reflection) = &core.reflection {
+            reflection.came(&instance);
+        }
         Self { core, instance, why: "its connection was dropped".to_owned() }
+    }
+
+    /// Brings what the instance offers to reflection, beside all else.
+    async fn learn(&self) -> Infallible {
+        if let Some(reflection) = &self.core.reflection {
+            reflection.learn(&self.instance).await;
+        }
+        pending().await
     }
 
     /// Once another of the same instance id took over: closes the tunnel when its calls have ended; `attach` sees that.
@@ -209,6 +221,9 @@ impl Drop for Registration {
             reason: String::new(),
             retry_after: Duration::ZERO,
         });
+        if let Some(reflection) = &self.core.reflection {
+            reflection.went(&self.instance);
+        }
         self.core.registry.remove(&self.instance, &self.why);
         self.core.meters.went(&self.core.registry);
     }

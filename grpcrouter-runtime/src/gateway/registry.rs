@@ -6,13 +6,14 @@ mod ejection;
 mod instance;
 mod seat;
 mod snapshot;
+mod split;
 mod takeover;
 mod target;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +21,7 @@ use std::{
 use arc_swap::Guard;
 use dashmap::DashMap;
 use grpcrouter_protocol::{Close, CloseCode, Health, Hello, InstanceId, Update};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tracing::{info, warn};
 
 pub(super) use self::changes::OnChange;
@@ -43,6 +44,8 @@ pub(crate) struct Registry {
     /// How many tunnels that are, and how many take new calls.
     tunnels: AtomicUsize,
     ready: AtomicUsize,
+    /// So that calls look for a version only where one is asked for with effect.
+    is_split: AtomicBool,
     watchers: Arc<Watchers>,
     /// Failures in a row that eject an instance; 0: nobody is ejected.
     eject_after: u32,
@@ -84,6 +87,7 @@ impl Registry {
             present: DashMap::new(),
             tunnels: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
+            is_split: AtomicBool::new(false),
             watchers: Arc::new(Watchers::new(callbacks)),
             eject_after,
             ejecting: Mutex::new(()),
@@ -245,6 +249,29 @@ impl Registry {
     pub(super) fn balance(&self, service: &str, balancing: LoadBalancing) -> bool {
         let target = self.targets.iter().find(|target| target.name == service);
         target.inspect(|target| target.balance(balancing)).is_some()
+    }
+
+    /// How the calls of `service` are split; `None` if there is no such target.
+    pub(super) fn shares(&self, service: &str) -> Option<Vec<(String, u32)>> {
+        self.targets.iter().find(|target| target.name == service).map(|target| target.shares())
+    }
+
+    /// Splits the calls of `service` between versions from now on; `false` if there is no such target.
+    pub(super) fn split(&self, service: &str, shares: &[(String, u32)]) -> bool {
+        let target = self.targets.iter().find(|target| target.name == service);
+        let known = target.inspect(|target| target.split(shares)).is_some();
+        self.is_split.store(self.targets.iter().any(|target| !target.shares().is_empty()), Ordering::Relaxed);
+        known
+    }
+
+    /// Whether the calls of any target are split.
+    pub(super) fn is_split(&self) -> bool {
+        self.is_split.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody takes the calls of each target, now and from now on.
+    pub(super) fn serving(&self) -> impl Iterator<Item = (&'static str, watch::Receiver<bool>)> {
+        self.targets.iter().map(|target| (target.name, target.serving()))
     }
 
     /// Everybody with a tunnel, in the order in which they came.

@@ -108,6 +108,11 @@ impl Routes {
         self.services.iter().map(|service| service.spec().name).collect()
     }
 
+    /// The same, each with the service that instances register for it.
+    pub(super) fn services_and_targets(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.services.iter().map(|service| (service.spec().name, service.spec().target))
+    }
+
     /// The services that instances register for these routes.
     pub(super) fn targets(&self) -> &[&'static str] {
         &self.targets

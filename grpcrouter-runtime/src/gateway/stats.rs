@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::sync::watch;
+
+use crate::health::Whole;
+
 /// What a gateway holds now: for leak checks and for a look from outside. The numbers are of one moment each, not all of
 /// the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub(crate) struct Counts {
     queued: AtomicUsize,
     stopping: AtomicBool,
     closed: AtomicBool,
+    /// The same, for those who want to be told.
+    whole: watch::Sender<Whole>,
 }
 
 impl Counts {
@@ -80,6 +86,7 @@ impl Counts {
     pub(super) fn set_stopping(&self, stopping: bool) {
         self.stopping.store(stopping, Ordering::Relaxed);
         self.closed.store(false, Ordering::Relaxed);
+        self.whole.send_replace(if stopping { Whole::NotServing } else { Whole::Serving });
     }
 
     /// Stopping, and for so long that nobody who was told so still sends calls.
@@ -89,5 +96,11 @@ impl Counts {
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        self.whole.send_replace(Whole::Over);
+    }
+
+    /// How the gateway as a whole stands, from now on.
+    pub(super) fn whole(&self) -> watch::Receiver<Whole> {
+        self.whole.subscribe()
     }
 }

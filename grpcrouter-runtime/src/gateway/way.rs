@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use grpcrouter_protocol::{CallId, OpenCall, OpenCallError, Time, Trailers};
+use http::{HeaderMap, HeaderName};
 use tonic::Code;
 use tracing::debug;
 
@@ -27,6 +28,10 @@ pub(super) struct Way {
     pub(super) key: RoutingKey,
     /// The key is still to be read, from the first message.
     pub(super) unread: bool,
+    /// The only one that may have it, if its caller chose.
+    pub(super) pinned: Option<Arc<Instance>>,
+    /// Of which version its instance is to be, if its caller chose and calls are split.
+    pub(super) version: Option<String>,
     /// Who has the call.
     pub(super) at: Option<Seat>,
     /// Those that did not take it.
@@ -40,12 +45,22 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn new(route: RouteId, read: Read) -> Self {
+    pub(super) fn new(route: RouteId, read: Read, pinned: Option<Arc<Instance>>) -> Self {
         let (key, unread) = match read {
             Read::Key(key) => (key, false),
             Read::InMessage => (RoutingKey::Absent, true),
         };
-        Self { route, key, unread, at: None, tried: Vec::new(), came_back: 0, last: None, began: clock::now() }
+        let (version, began) = (None, clock::now());
+        Self { route, key, unread, pinned, version, at: None, tried: Vec::new(), came_back: 0, last: None, began }
+    }
+
+    /// The same, of the version that its client asks for, where calls are split.
+    pub(super) fn of_version(mut self, core: &GatewayCore, headers: &HeaderMap) -> Self {
+        if core.registry.is_split() {
+            let asked = headers.get(VERSION).and_then(|version| version.to_str().ok());
+            self.version = asked.map(str::to_owned);
+        }
+        self
     }
 
     /// The method that is called.
@@ -105,6 +120,9 @@ impl Way {
         );
     }
 }
+
+/// Asks for a version where calls are split. Like all of our own headers it does not cross.
+const VERSION: HeaderName = HeaderName::from_static("x-grpcrouter-version");
 
 /// What to answer for a call that its instance did not finish.
 pub(super) fn lost(core: &GatewayCore, outcome: Outcome) -> Answer {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use grpcrouter_protocol::{
     CallId, CancelReason, Close, Config, Event, OpenCall, OpenCallError, PeerSilent, ProtocolError, ResponsePart, Time,
-    Totals, Tunnel, WindowPool,
+    Totals, Tunnel, Update, WindowPool,
 };
 use tokio::sync::Notify;
 use tracing::trace;
@@ -123,6 +123,11 @@ impl TunnelHandle {
     /// Takes no new call; what runs finishes.
     pub(crate) fn drain(&self) {
         self.step(|core, now| core.tunnel.drain(now));
+    }
+
+    /// Instance: says what changed in it.
+    pub(crate) fn update(&self, update: Update) {
+        self.step(|core, now| core.tunnel.update(update, now));
     }
 
     /// Ends the tunnel and, as lost, every call in it.

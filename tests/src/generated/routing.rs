@@ -1033,7 +1033,8 @@ pub mod by_metadata_router {
         )
         .routing_key("tenant")
         .on_missing_key(::grpcrouter_runtime::codegen::OnMissingKey::Reject)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -1109,6 +1110,41 @@ pub mod by_metadata_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl ByMetadataRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByMetadataBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByMetadataBroadcast {
+            ByMetadataBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByMetadataRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByMetadataBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByMetadataBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -1190,6 +1226,9 @@ pub mod by_metadata_router {
     impl<C> ::tonic::server::NamedService for ByMetadataRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_bytes_client {
@@ -1501,7 +1540,8 @@ pub mod by_bytes_router {
             "routing.Echo",
         )
         .routing_key("tenant-bin")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -1557,6 +1597,41 @@ pub mod by_bytes_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl ByBytesRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByBytesBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByBytesBroadcast {
+            ByBytesBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByBytesRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByBytesBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByBytesBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::by_bytes_server::ByBytes
     for ByBytesRouter<C> {
@@ -1607,6 +1682,9 @@ pub mod by_bytes_router {
     impl<C> ::tonic::server::NamedService for ByBytesRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_path_client {
@@ -1995,7 +2073,8 @@ pub mod by_path_router {
         .routing_key("tenant")
         .strategy(::grpcrouter_runtime::codegen::Strategy::PathBased)
         .path_prefix("/api/v1")
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -2055,6 +2134,41 @@ pub mod by_path_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl ByPathRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByPathBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByPathBroadcast {
+            ByPathBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByPathRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByPathBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByPathBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -2127,6 +2241,9 @@ pub mod by_path_router {
         const PREFIX: &'static str = "/api/v1";
         const PREFIXED_NAME: &'static str = "api/v1/routing.ByPath";
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_header_client {
@@ -2579,7 +2696,8 @@ pub mod by_header_router {
         )
         .routing_key("x-tenant")
         .strategy(::grpcrouter_runtime::codegen::Strategy::HeaderBased)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -2655,6 +2773,55 @@ pub mod by_header_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl ByHeaderRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByHeaderBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByHeaderBroadcast {
+            ByHeaderBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByHeaderRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByHeaderBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByHeaderBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Down` at every instance.
+        pub fn down(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Told>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
         }
     }
     #[::tonic::async_trait]
@@ -2736,6 +2903,9 @@ pub mod by_header_router {
     impl<C> ::tonic::server::NamedService for ByHeaderRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_field_client {
@@ -3263,7 +3433,8 @@ pub mod by_field_router {
         )
         .routing_key("customer.id")
         .strategy(::grpcrouter_runtime::codegen::Strategy::FieldBased)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
                 SERVICE_NAME,
@@ -3365,6 +3536,55 @@ pub mod by_field_router {
                 .max_decoding_message_size(usize::MAX)
         }
     }
+    impl ByFieldRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> ByFieldBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> ByFieldBroadcast {
+            ByFieldBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](ByFieldRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct ByFieldBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl ByFieldBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Down` at every instance.
+        pub fn down(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Told>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
+        }
+    }
     #[::tonic::async_trait]
     impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::by_field_server::ByField
     for ByFieldRouter<C> {
@@ -3459,6 +3679,9 @@ pub mod by_field_router {
     impl<C> ::tonic::server::NamedService for ByFieldRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// Generated client implementations.
 pub mod patient_client {
@@ -3836,7 +4059,8 @@ pub mod patient_router {
         )
         .routing_key("tenant")
         .wait_for_instance(true)
-        .methods(METHODS);
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
     static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
         ::grpcrouter_runtime::codegen::MethodSpec::new(
             SERVICE_NAME,
@@ -3896,6 +4120,41 @@ pub mod patient_router {
                     ),
                 )
                 .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl PatientRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> PatientBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> PatientBroadcast {
+            PatientBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](PatientRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct PatientBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl PatientBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
         }
     }
     #[::tonic::async_trait]
@@ -3960,6 +4219,9 @@ pub mod patient_router {
     impl<C> ::tonic::server::NamedService for PatientRouter<C> {
         const NAME: &'static str = SERVICE_NAME;
     }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
 }
 /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
 #[allow(

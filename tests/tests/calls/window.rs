@@ -86,10 +86,14 @@ async fn a_response_that_is_over_waits_whole_for_its_reader_and_is_counted_until
     let mut body = begun(&client, count, 3 << 20).await;
     let mut read = 3 << 20;
 
-    // Its handler is done, so all the rest is at the gateway or with its client's HTTP/2.
+    // Its handler is done and all of it is out; what another call brings came behind it.
     backend.probe.saw("method2 done", 1).await;
-    eventually("more than a first window waits", || gateway.gateway.stats().queued_bytes > FIRST).await;
-    assert_eq!(gateway.gateway.stats().calls, 1);
+    eventually("the backend has said all", || backend.backend.stats().calls == 0).await;
+    let (other, other_connection) = RawClient::connect(gateway.address).await.unwrap();
+    let message = Method2Request { text: "behind".to_owned(), count: 0 };
+    assert_eq!(other.unary(KINDS[0].path, &[], &message).await.unwrap().code(), 0);
+    let stats = gateway.gateway.stats();
+    assert!(stats.calls == 1 && stats.queued_bytes > FIRST, "{stats:?}");
     while let Some(len) = take(&mut body).await {
         read += len;
     }
@@ -98,7 +102,8 @@ async fn a_response_that_is_over_waits_whole_for_its_reader_and_is_counted_until
     assert_eq!(trailers["grpc-status"], "0");
     assert!(read >= count as usize * 10_000, "{read}");
     gateway.idle().await;
-    drop((body, client));
+    drop((body, client, other));
     connection.abort();
+    other_connection.abort();
     gateway.stop(vec![backend]).await;
 }

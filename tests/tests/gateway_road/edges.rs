@@ -154,3 +154,36 @@ async fn a_gateway_that_stops_takes_no_more_calls_from_inside_and_finishes_those
     timeout(PATIENCE, stopped).await.unwrap().unwrap().unwrap();
     backend.kill().await;
 }
+
+#[tokio::test]
+async fn a_gateway_has_as_many_calls_open_as_it_may_and_tells_the_next_one() {
+    let gateway = TestGateway::start_with(|builder| builder.max_calls(2)).await;
+    let mut instance = ByHand::register(gateway.address, "a").await.unwrap();
+    gateway.instances(1).await;
+    let client = Connected::to(&gateway).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut call = client.client.call(METHOD1, &[]).await.unwrap();
+        call.request.send_data(frame(&text("x")), true).unwrap();
+        open.push((call, timeout(PATIENCE, instance.started()).await.unwrap().unwrap().0));
+    }
+
+    let refused = client.client.unary(METHOD1, &[], &text("one more")).await.unwrap();
+
+    assert_eq!(refused.code(), Code::ResourceExhausted as i32);
+    assert_eq!(refused.reason(), ("TOO_MANY_CALLS".to_owned(), "NOT_SENT".to_owned()));
+    for (call, id) in open {
+        let end = ResponsePart { headers: Some(Headers::default()), trailers: ok(), ..Default::default() };
+        instance.respond(id, end).unwrap();
+        assert_eq!(timeout(PATIENCE, call.end()).await.unwrap().unwrap().code(), 0);
+    }
+    gateway.idle().await;
+    let mut next = client.client.call(METHOD1, &[]).await.unwrap();
+    next.request.send_data(frame(&text("x")), true).unwrap();
+    timeout(PATIENCE, instance.started()).await.unwrap().unwrap();
+    drop(next);
+    gateway.idle().await;
+    instance.die();
+    client.die();
+    gateway.stop(Vec::new()).await;
+}

@@ -7,16 +7,17 @@ use grpcrouter_tests::{
     echo::{
         EchoBackend,
         proto::{
-            Ask,
+            self, Ask,
             ask::{Customer, Zone, customer::KnownBy},
             by_field_client::ByFieldClient,
             by_field_router::ByFieldRouter,
         },
     },
     raw::{RawEnd, frame},
-    world::eventually,
+    world::{PATIENCE, eventually},
 };
 use prost::Message as _;
+use tokio::time::timeout;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request};
 
@@ -113,6 +114,34 @@ async fn a_message_that_comes_byte_by_byte_is_waited_for() {
     place.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_calls_whose_messages_come_late_each_find_their_own_instance() {
+    let place = Place::new(&["a", "b"]).await;
+    let client = ByFieldClient::connect(place.gateway.uri()).await.unwrap();
+    let callers: Vec<_> = ["a", "b"].repeat(16).into_iter().map(|key| (key, client.clone())).collect();
+    let callers = callers.into_iter().map(|(key, mut client)| {
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let (asks, queue) = tokio::sync::mpsc::channel(1);
+                let late = async move {
+                    // The head of the call goes first.
+                    tokio::task::yield_now().await;
+                    asks.send(of_customer(key)).await.unwrap();
+                    asks.send(Ask::default()).await.unwrap();
+                };
+                let (answer, ()) = tokio::join!(client.both(ReceiverStream::new(queue)), late);
+                let told = answer.unwrap().into_inner().message().await.unwrap().unwrap();
+                assert_eq!((told.instance.as_str(), told.messages), (key, 2));
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        timeout(PATIENCE, caller).await.expect("an end").unwrap();
+    }
+    drop(client);
+    place.end().await;
+}
+
 #[tokio::test]
 async fn a_message_of_64_kib_is_looked_into_and_arrives_whole_and_a_longer_one_is_refused_by_its_prefix() {
     let place = Place::new(&["a", "b"]).await;
@@ -154,6 +183,29 @@ async fn what_cannot_be_looked_into_is_refused_with_the_reason() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     drop(inside);
     place.end().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_first_message_never_comes_ends_with_the_gateway() {
+    let place = Place::of(proto::gateway().drain_timeout(Duration::from_millis(100)), &["a"]).await;
+    let late = place.client.call(BOTH, &[]).await.unwrap();
+    let mut inside = ByFieldRouter::new(&place.gateway.gateway).typed_client();
+    let (asks, queue) = tokio::sync::mpsc::channel::<Ask>(1);
+    let within = tokio::spawn(async move { inside.both(ReceiverStream::new(queue)).await });
+    eventually("both calls are there", || place.gateway.gateway.stats().calls == 2).await;
+    let Place { gateway, backends, client } = place;
+
+    let stopping = gateway.begin_stop();
+
+    let end = ended(late).await;
+    assert_eq!((end.code(), end.reason()), (14, ("SHUTTING_DOWN".into(), "NOT_SENT".into())));
+    let within = timeout(PATIENCE, within).await.expect("an end").unwrap().unwrap_err();
+    assert_eq!((within.code(), within.message()), (Code::Unavailable, "the gateway is shutting down"));
+    drop((client, asks));
+    timeout(PATIENCE, stopping).await.expect("an end").unwrap().unwrap();
+    for backend in backends {
+        backend.stop().await;
+    }
 }
 
 #[tokio::test]

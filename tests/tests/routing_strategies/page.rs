@@ -284,7 +284,8 @@ impl Place {
             let answers = self.answers(call, round * rounds, told).await;
             for (who, share) in all.split(' ').zip(shares) {
                 let times = answers.get(who).copied().unwrap_or_default();
-                assert!(times.abs_diff(share * rounds) <= share, "{told}: {answers:?}");
+                // The turns are spread evenly, which over so few is no more exact than that.
+                assert!(times.abs_diff(share * rounds) <= round, "{told}: {answers:?}");
             }
         } else if expected == "always the same" {
             let answers = self.answers(call, 20, told).await;

@@ -1,6 +1,13 @@
 //! `wait_for_instance`: a call waits for an instance, no longer than its deadline, and not too many do.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -124,6 +131,9 @@ async fn a_waiting_call_holds_no_more_of_its_upload_than_one_window() {
     place.end().await;
 }
 
+/// Clients that call one call after the other.
+const CALLERS: usize = 16;
+
 /// Bytes of one stream that the gateway takes in.
 const WINDOW: usize = 256 * 1024;
 
@@ -160,23 +170,26 @@ async fn a_gateway_that_stops_lets_nobody_wait() {
     timeout(PATIENCE, stopping).await.expect("an end").unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_restart_of_a_lone_instance_loses_no_call() {
     let mut place = Place::new(&["a"]).await;
     let client = PatientClient::connect(place.gateway.uri()).await.unwrap();
-    let calls = |client: &PatientClient<Channel>| {
-        let mut client = client.clone();
+    let enough = Arc::new(AtomicBool::new(false));
+    let calls = |mut client: PatientClient<Channel>, enough: Arc<AtomicBool>| {
         tokio::spawn(async move {
-            for _ in 0..100 {
+            while !enough.load(Ordering::Relaxed) {
                 client.one(keyed("a", Ask::default())).await.unwrap();
             }
         })
     };
-    let callers: Vec<_> = (0..4).map(|_| calls(&client)).collect();
-    for _ in 0..3 {
+    let callers: Vec<_> = (0..CALLERS).map(|_| calls(client.clone(), enough.clone())).collect();
+    for _ in 0..5 {
         place.backends.pop().unwrap().stop().await;
+        // Each of them, whether its call was refused by the old one or came when nobody was there.
+        waiting(&place, CALLERS).await;
         place.backends.push(EchoBackend::start(&place.gateway, "a").await);
     }
+    enough.store(true, Ordering::Relaxed);
     for caller in callers {
         timeout(PATIENCE, caller).await.expect("an end").unwrap();
     }

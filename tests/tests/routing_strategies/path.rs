@@ -48,18 +48,20 @@ async fn a_router_in_the_gateways_process_takes_the_key_too() {
         assert_eq!(answer.into_inner().instance, who);
     }
 
-    // As a service of another server, under the path that this one is called by.
-    for (path, code) in
-        [("/api/v1/b/routing.ByPath/One", None), ("/b/routing.ByPath/One", Some("12")), ("/One", Some("12"))]
-    {
+    // In another server, under the path that this one is called by.
+    let server = axum::Router::new()
+        .route_service("/routing.ByPath/{*method}", router.clone())
+        .route_service("/api/v1/{tenant}/routing.ByPath/{*method}", router.clone());
+    for (path, code) in [("/api/v1/b/routing.ByPath/One", None), ("/api/v1/b/routing.ByPath/Two", Some("12"))] {
         let request = http::Request::post(path).header("content-type", "application/grpc");
-        let body = tonic::body::Body::new(http_body_util::Full::new(frame(&Ask::default())));
-        let response = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let body = axum::body::Body::from(frame(&Ask::default()));
+        let response = server.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let status = response.headers().get("grpc-status").map(|status| status.to_str().unwrap());
         assert_eq!(status, code, "{path}");
         let whole = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
         assert!(code.is_some() || whole.to_bytes().ends_with(b"\x0a\x01b\x10\x01"), "{path}");
     }
+    drop(server);
     drop(router);
     place.end().await;
 }

@@ -37,7 +37,6 @@ fn cost<T: Candidate>(one: &T) -> f64 {
     match one.latency() {
         Some(latency) => f64::from(latency) * (open + 1) as f64 / f64::from(one.weight()),
         // A newcomer is tried with one call, and with no more before it has answered that.
-        None if open == 0 => 0.0,
         None => UNMEASURED * open as f64,
     }
 }

@@ -64,6 +64,7 @@ mod tests {
         let picker = picker(&mut RoundRobin::default(), &letters("abcd"));
 
         assert_eq!(picks(&*picker, 6, &|one| one.name != "b"), "acdacd");
+        assert_eq!(picks(&*picker, 6, &|one| one.name == "a" || one.name == "d"), "adadad");
     }
 
     #[test]

@@ -123,12 +123,8 @@ impl Reply {
         while let Some(part) = self.waiting.front_mut() {
             let stream = match &mut self.half {
                 Half::Body(stream) => stream,
-                // Data without headers: the instance is wrong, the client gets legal gRPC.
-                Half::Head(_) => {
-                    self.begin_unsaid()?;
-                    continue;
-                }
-                Half::Ended => return Err(Gone),
+                // The core lets no data through before headers.
+                Half::Head(_) | Half::Ended => return Err(Gone),
             };
             stream.reserve_capacity(self.queued);
             // poll_capacity only tells of changes, and may tell of one that is used up again.
@@ -178,9 +174,6 @@ impl Reply {
                 return Ok(Said::Part);
             }
         }
-        if !self.waiting.is_empty() && matches!(self.half, Half::Head(_)) {
-            self.begin_unsaid()?;
-        }
         self.queued = 0;
         match &mut self.half {
             Half::Head(_) => self.begin(metadata::trailers_only(&trailers, &self.content_subtype), true)?,
@@ -196,12 +189,6 @@ impl Reply {
             Half::Ended => return Err(Gone),
         }
         Ok(Said::All)
-    }
-
-    /// The head of a response whose instance gave none.
-    fn begin_unsaid(&mut self) -> Result<(), Gone> {
-        let headers = Headers { content_subtype: self.content_subtype.clone(), ..Headers::default() };
-        self.begin(metadata::response_headers(&headers), false)
     }
 
     /// Bytes that wait for room in the client's stream.

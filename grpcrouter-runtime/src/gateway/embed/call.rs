@@ -251,7 +251,7 @@ pub(super) async fn drive(core: Arc<GatewayCore>, way: Way, mut open: OpenCall, 
     let messages = Messages::new(one, core.limits.max_message_size);
     let mut upload = Upload { body, messages, ended: false, sent: 0, last: Bytes::new() };
     let deadline = open.deadline;
-    if let Err(end) = unless_over(&call, deadline, upload.start(&core, way, &mut open)).await {
+    if let Err(end) = unless_over(&core, &call, deadline, upload.start(&core, way, &mut open)).await {
         return end.iter().for_each(|answer| call.answer(answer));
     }
     let first = forward::exchange(&core, way, open, &call);
@@ -314,7 +314,7 @@ async fn placed(
     let spot = core.registry.parking.park(target, None, &waker, most);
     let _spot = spot.ok_or_else(|| Some(Answer::too_many_wait(route.service(), most)))?;
     let deadline = open.deadline;
-    unless_over(call, deadline, async {
+    unless_over(core, call, deadline, async {
         loop {
             match forward::exchange(core, way, *open, call) {
                 Ok(capacity) => return Ok(capacity),
@@ -333,8 +333,10 @@ async fn next_wake() {
     poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// Runs `work` until its deadline passes or nobody waits for the call any more; then there may be nothing to answer.
+/// Runs `work` until its deadline passes, the gateway ends, or nobody waits for the call any more; then there may be
+/// nothing to answer.
 async fn unless_over<T>(
+    core: &GatewayCore,
     call: &EmbeddedCall,
     deadline: Option<Time>,
     work: impl Future<Output = Result<T, Answer>>,
@@ -345,11 +347,19 @@ async fn unless_over<T>(
             None => pending().await,
         }
     };
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let mut spot = None;
+    let closed = poll_fn(|_| {
+        spot.get_or_insert_with(|| core.registry.parking.ring(None, &waker));
+        if core.registry.parking.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+    });
     tokio::select! {
         biased;
+        // First: most work is done when it is looked at, and then there is nothing to wait for and no timer to set.
+        done = work => done.map_err(Some),
         () = poll_fn(|cx| call.poll_given_up(cx)) => Err(None),
         () = deadline => Err(Some(Answer::deadline().outcome(Outcome::NotSent))),
-        done = work => done.map_err(Some),
+        () = closed => Err(Some(Answer::shutting_down("gateway", Outcome::NotSent))),
     }
 }
 

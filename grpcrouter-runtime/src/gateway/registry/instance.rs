@@ -18,6 +18,7 @@ use tracing::warn;
 use super::ejection::{Ejection, Streak};
 use crate::{
     clock,
+    descriptors::Hash,
     gateway::balancer::{Candidate, Latency, MAX_WEIGHT},
     tunnel::TunnelHandle,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Instance {
     pub(super) services: Vec<String>,
     /// Its id, and the other keys that it answers. Each once.
     pub(super) keys: Vec<Bytes>,
+    /// Of the descriptors that it offers, each once.
+    pub(in crate::gateway) descriptors: Vec<Hash>,
     pub(super) software_version: String,
     /// Where it dialled from, for logs.
     pub(super) peer: String,
@@ -94,6 +97,12 @@ impl Instance {
         keys.extend(hello.routing_keys.into_iter().map(Bytes::from));
         keys.sort_unstable();
         keys.dedup();
+        let mut descriptors = Vec::new();
+        for hash in hello.services.iter().filter_map(|offer| Hash::from_slice(&offer.descriptor_hash)) {
+            if !descriptors.contains(&hash) && descriptors.len() < MAX_DESCRIPTORS {
+                descriptors.push(hash);
+            }
+        }
         let instance = Self {
             id: hello.instance_id,
             incarnation: hello.incarnation,
@@ -101,6 +110,7 @@ impl Instance {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             services: hello.services.into_iter().map(|offer| offer.name).collect(),
             keys,
+            descriptors,
             software_version: hello.software_version,
             peer,
             since: Instant::now(),
@@ -146,6 +156,12 @@ impl Instance {
         (self.open_calls() as u64) < self.max_calls && self.streak.is_let_in(clock::now)
     }
 
+    /// Whether it takes new calls now.
+    pub(in crate::gateway) fn is_healthy(&self) -> bool {
+        let facts = self.facts();
+        facts.is_ready() && !facts.ejection.is_on()
+    }
+
     /// Weights out of bounds are taken for the nearest that is in them. Says if that changed it.
     pub(super) fn set_weight(&self, weight: u32) -> bool {
         let weight = weight.clamp(1, MAX_WEIGHT);
@@ -181,6 +197,9 @@ impl Candidate for Instance {
         self.latency.now(clock::now())
     }
 }
+
+/// Sets of descriptors that one instance is asked for: one for each team whose services it has.
+const MAX_DESCRIPTORS: usize = 16;
 
 /// Of the next instance of this process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use grpcrouter_protocol::InstanceId;
 use tokio::time::Instant;
 
-use super::Instance;
+use super::{
+    Instance,
+    split::{Divided, Split},
+};
 use crate::{
     codegen::LoadBalancing,
     gateway::{
@@ -25,26 +28,34 @@ use crate::{
 pub(crate) struct Snapshot {
     /// Those that take new calls, in the order in which they came.
     ready: Vec<Arc<Instance>>,
-    /// Of these, without those that are ejected; by [`place`].
+    /// By instance id and by declared routing key. Empty where every key is hashed.
+    by_key: HashMap<Bytes, Claim>,
+    /// By [`place`].
     pickers: [Option<Pickers>; BALANCINGS],
     /// Every balancing that a route asks for is this one instead.
     instead: Option<LoadBalancing>,
+    /// Calls go to versions of the software by their shares.
+    split: Option<Divided>,
     left: Option<Left>,
-}
-
-/// The pickers of one balancing.
-#[derive(Debug)]
-struct Pickers {
-    all: Arc<dyn Picker<Instance>>,
-    /// By instance id and by declared routing key. Empty where keys are hashed.
-    by_key: HashMap<Bytes, Claim>,
 }
 
 /// Who claims one routing key.
 #[derive(Debug)]
 enum Claim {
     One(Arc<Instance>),
-    Several(Arc<dyn Picker<Instance>>),
+    /// A place in [`Pickers::several`].
+    Several(usize),
+}
+
+/// A key and those that claim it.
+type Claimants = (Bytes, Vec<Arc<Instance>>);
+
+/// The pickers of one balancing: over those that are not ejected.
+#[derive(Debug)]
+struct Pickers {
+    all: Arc<dyn Picker<Instance>>,
+    /// For each key that several claim.
+    several: Vec<Arc<dyn Picker<Instance>>>,
 }
 
 /// Who left last, and why.
@@ -69,29 +80,38 @@ impl Left {
 impl Snapshot {
     /// Of those that are `ready`; some of them may be ejected.
     pub(super) fn new(ready: Vec<Arc<Instance>>, balancers: &mut Balancers, left: Option<Left>) -> Self {
-        let well = |ones: &[Arc<Instance>]| -> Ready<Instance> {
-            let well: Vec<_> = ones.iter().filter(|one| !one.facts().ejection.is_on()).cloned().collect();
-            // Where there is nobody else, one that is ejected is better than none.
-            if well.is_empty() { ones.into() } else { well.into() }
-        };
-        let all = well(&ready);
-        let mut pickers: [Option<Pickers>; BALANCINGS] = Default::default();
-        let mut claims: Option<HashMap<Bytes, Vec<Arc<Instance>>>> = None;
-        for balancing in balancers.in_use() {
-            let claims = match balancing {
-                LoadBalancing::ConsistentHash => &HashMap::new(),
-                _ => &*claims.get_or_insert_with(|| claimed(&ready)),
-            };
-            let made = balancers.kept(balancing);
-            let by_key = made.by_key(claims, &well);
+        let in_use = balancers.in_use();
+        let all_hashed = in_use.iter().all(|balancing| *balancing == LoadBalancing::ConsistentHash);
+        let (by_key, several) = if all_hashed { Default::default() } else { claimed(&ready) };
+        let (all, mut pickers) = (well(&ready), <[Option<Pickers>; BALANCINGS]>::default());
+        for balancing in in_use {
             if let Some(place) = pickers.get_mut(place(balancing)) {
-                *place = Some(Pickers { all: made.all.picker(&all), by_key });
+                *place = Some(balancers.kept(balancing).pickers(&all, &several));
             }
             if balancing == LoadBalancing::PeakEwma {
                 ready.iter().for_each(|one| one.is_measured.store(true, Ordering::Relaxed));
             }
         }
-        Self { pickers, ready, instead: balancers.instead, left }
+        Self { ready, by_key, pickers, instead: balancers.instead, split: None, left }
+    }
+
+    /// The same, with its calls split between versions.
+    pub(super) fn split(mut self, split: Option<&mut Split>) -> Self {
+        self.split = split.map(|split| split.divide(&self.ready));
+        self
+    }
+
+    /// Those of the version that a call asks for, where calls are split; else all.
+    pub(in crate::gateway) fn of_version(&self, version: Option<&str>) -> Option<&Self> {
+        match (version, &self.split) {
+            (Some(version), Some(split)) => split.of(version),
+            _ => Some(self),
+        }
+    }
+
+    /// Whether anybody takes calls.
+    pub(super) fn serves(&self) -> bool {
+        self.split.as_ref().map_or(!self.ready.is_empty(), |split| !split.is_empty())
     }
 
     /// One instance for a call with this key, among those that suit; `balancing` is what its route asks for.
@@ -102,24 +122,42 @@ impl Snapshot {
         suits: &dyn Fn(&Instance) -> bool,
     ) -> Option<Arc<Instance>> {
         let balancing = self.instead.unwrap_or(balancing);
+        if let Some(split) = &self.split {
+            let picked = split.pick(balancing, key, suits);
+            // A key that names an instance of yet another version still reaches it.
+            if picked.is_some() || *key == RoutingKey::Absent || balancing == LoadBalancing::ConsistentHash {
+                return picked;
+            }
+        }
         let pickers = self.pickers.get(place(balancing))?.as_ref()?;
         let picker = match key {
-            RoutingKey::Value(key) if balancing != LoadBalancing::ConsistentHash => {
-                match pickers.by_key.get(&key[..])? {
-                    Claim::One(one) => return suits(one).then(|| one.clone()),
-                    Claim::Several(picker) => picker,
-                }
-            }
+            RoutingKey::Value(key) if balancing != LoadBalancing::ConsistentHash => match self.by_key.get(&key[..])? {
+                Claim::One(one) => return suits(one).then(|| one.clone()),
+                Claim::Several(place) => pickers.several.get(*place)?,
+            },
             _ => &pickers.all,
         };
         let eager = |one: &Instance| one.is_eager() && suits(one);
         picker.pick(key, &eager).or_else(|| picker.pick(key, suits))
     }
 
+    /// All that a call without a key may go to.
+    pub(in crate::gateway) fn candidates(&self) -> Vec<Arc<Instance>> {
+        well(&self.ready).to_vec()
+    }
+
     /// What to answer where nobody can be picked for `key`, which is read from `name`.
     pub(in crate::gateway) fn nobody(&self, service: &str, name: &str, key: &RoutingKey) -> Answer {
         let last = self.left.as_ref().map(Left::shown);
-        let RoutingKey::Value(key) = key else { return Answer::no_instance(service, last.as_deref()) };
+        let RoutingKey::Value(key) = key else {
+            let mut answer = Answer::no_instance(service, last.as_deref());
+            if self.split.is_some() && !self.ready.is_empty() {
+                answer
+                    .message
+                    .push_str("; its calls are split between versions, and none of this call's version is here");
+            }
+            return answer;
+        };
         if self.ready.is_empty() {
             return Answer::no_instance(service, last.as_deref());
         }
@@ -138,14 +176,34 @@ impl Snapshot {
     }
 }
 
-fn claimed(ready: &[Arc<Instance>]) -> HashMap<Bytes, Vec<Arc<Instance>>> {
-    let mut claims: HashMap<_, Vec<_>> = HashMap::with_capacity(ready.len());
+/// Those of `ones` that are not ejected; all where there is nobody else: one that fails is better than none.
+fn well(ones: &[Arc<Instance>]) -> Ready<Instance> {
+    let well: Vec<_> = ones.iter().filter(|one| !one.facts().ejection.is_on()).cloned().collect();
+    if well.is_empty() { ones.into() } else { well.into() }
+}
+
+/// Who claims each key, and the keys that several claim.
+fn claimed(ready: &[Arc<Instance>]) -> (HashMap<Bytes, Claim>, Vec<Claimants>) {
+    let mut several: Vec<Claimants> = Vec::new();
+    let mut by_key = HashMap::with_capacity(ready.len());
     for instance in ready {
         for key in &instance.keys {
-            claims.entry(key.clone()).or_default().push(instance.clone());
+            let claim = by_key.entry(key.clone()).or_insert_with(|| Claim::One(instance.clone()));
+            match claim {
+                Claim::One(first) if Arc::ptr_eq(first, instance) => {}
+                Claim::One(first) => {
+                    several.push((key.clone(), vec![first.clone(), instance.clone()]));
+                    *claim = Claim::Several(several.len() - 1);
+                }
+                Claim::Several(place) => {
+                    if let Some((_, claimants)) = several.get_mut(*place) {
+                        claimants.push(instance.clone());
+                    }
+                }
+            }
         }
     }
-    claims
+    (by_key, several)
 }
 
 /// The balancers of one service, kept from one snapshot to the next.
@@ -180,6 +238,11 @@ impl Balancers {
         self.kept.retain(|kept, _| *kept == balancing);
     }
 
+    /// Others that balance alike.
+    pub(super) fn again(&mut self) -> Self {
+        Self { instead: self.instead, ..Self::new(self.wanted.clone(), self.dice.throw()) }
+    }
+
     fn in_use(&self) -> Vec<LoadBalancing> {
         self.instead.map_or_else(|| self.wanted.clone(), |instead| vec![instead])
     }
@@ -195,24 +258,16 @@ impl Balancers {
 }
 
 impl Kept {
-    fn by_key(
-        &mut self,
-        claims: &HashMap<Bytes, Vec<Arc<Instance>>>,
-        well: &dyn Fn(&[Arc<Instance>]) -> Ready<Instance>,
-    ) -> HashMap<Bytes, Claim> {
-        self.by_key.retain(|key, _| claims.get(key).is_some_and(|claimants| claimants.len() > 1));
-        let claim = |(key, claimants): (&Bytes, &Vec<Arc<Instance>>)| {
-            let claim = match &claimants[..] {
-                [one] => Claim::One(one.clone()),
-                several => {
-                    let new = || balancer::maker(self.balancing, self.dice.throw());
-                    let balancer = self.by_key.entry(key.clone()).or_insert_with(new);
-                    Claim::Several(balancer.picker(&well(several)))
-                }
-            };
-            (key.clone(), claim)
+    fn pickers(&mut self, all: &Ready<Instance>, several: &[Claimants]) -> Pickers {
+        let mut before = std::mem::take(&mut self.by_key);
+        let picker = |(key, claimants): &Claimants| {
+            let new = || balancer::maker(self.balancing, self.dice.throw());
+            let mut balancer = before.remove(key).unwrap_or_else(new);
+            let picker = balancer.picker(&well(claimants));
+            self.by_key.insert(key.clone(), balancer);
+            picker
         };
-        claims.iter().map(claim).collect()
+        Pickers { all: self.all.picker(all), several: several.iter().map(picker).collect() }
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
     Instance,
     ejection::Others,
     snapshot::{Balancers, Left, Snapshot},
+    split::Split,
 };
 use crate::{
     codegen::LoadBalancing,
@@ -26,6 +27,8 @@ pub(super) struct Target {
     pub(super) name: &'static str,
     id: TargetId,
     published: ArcSwap<Snapshot>,
+    /// Whether anybody in it takes calls.
+    serving: watch::Sender<bool>,
     state: Mutex<State>,
     /// Told of each new snapshot.
     parking: Arc<Parking>,
@@ -36,6 +39,7 @@ struct State {
     /// Everybody with a tunnel who answers this service, by [`Instance::number`].
     members: BTreeMap<u64, Arc<Instance>>,
     balancers: Balancers,
+    split: Option<Split>,
     left: Option<Left>,
     published_at: Instant,
     /// When a task will publish.
@@ -54,12 +58,19 @@ impl Target {
         let state = State {
             members: BTreeMap::new(),
             balancers: Balancers::new(balancings, rand::random()),
+            split: None,
             left: None,
             published_at: Instant::now(),
             due: None,
             editions: 0,
         };
-        Arc::new(Self { name, id, published: ArcSwap::default(), state: Mutex::new(state), parking })
+        let serving = watch::Sender::new(false);
+        Arc::new(Self { name, id, published: ArcSwap::default(), serving, state: Mutex::new(state), parking })
+    }
+
+    /// Whether anybody takes calls, now and from now on.
+    pub(super) fn serving(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
     }
 
     /// What calls look at.
@@ -82,7 +93,22 @@ impl Target {
 
     /// Balances like this from now on, whatever the routes ask for.
     pub(super) fn balance(self: &Arc<Self>, balancing: LoadBalancing) {
-        self.change(|state| state.balancers.set(balancing));
+        self.change(|state| {
+            state.balancers.set(balancing);
+            if let Some(split) = &mut state.split {
+                split.balance(balancing);
+            }
+        });
+    }
+
+    /// How calls are split.
+    pub(super) fn shares(&self) -> Vec<(String, u32)> {
+        self.lock().split.as_ref().map(|split| split.shares().to_vec()).unwrap_or_default()
+    }
+
+    /// Splits calls between versions from now on; with no shares they are not split.
+    pub(super) fn split(self: &Arc<Self>, shares: &[(String, u32)]) {
+        self.change(|state| state.split = (!shares.is_empty()).then(|| Split::new(shares, &mut state.balancers)));
     }
 
     /// Something changed in an instance.
@@ -125,12 +151,17 @@ impl Target {
     }
 
     fn publish(&self, mut state: MutexGuard<'_, State>) {
-        let ready = state.members.values().filter(|one| one.facts().is_ready()).cloned().collect();
+        let ready: Vec<_> = state.members.values().filter(|one| one.facts().is_ready()).cloned().collect();
         let left = state.left.clone();
-        self.published.store(Arc::new(Snapshot::new(ready, &mut state.balancers, left)));
+        let State { balancers, split, .. } = &mut *state;
+        let snapshot = Snapshot::new(ready, balancers, left).split(split.as_mut());
+        let serves = snapshot.serves();
+        self.published.store(Arc::new(snapshot));
         state.published_at = Instant::now();
         state.due = None;
         state.editions += 1;
+        // Before another change can be told.
+        self.serving.send_if_modified(|serving| std::mem::replace(serving, serves) != serves);
         drop(state);
         self.parking.changed(self.id);
     }
@@ -152,7 +183,7 @@ impl State {
     }
 }
 
-/// A snapshot costs about 0.4 µs for each instance, so a storm of changes costs a fifth of one core, and among 10,000 a
+/// A snapshot costs about 0.5 µs for each instance, so a storm of changes costs a quarter of one core; among 10,000 a
 /// change is seen after 20 ms.
 const PAUSE_PER_MEMBER: Duration = Duration::from_micros(2);
 

@@ -129,7 +129,8 @@ async fn data_of_the_next_instance_is_never_consumed_from_the_tunnel_of_the_last
         instance
     });
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
-    let (way, open) = forward::prepare(core, &Method::POST, "/shop.Orders/Buy", Text::default(), &headers).unwrap();
+    let (way, open) =
+        forward::prepare(core, &Method::POST, "/shop.Orders/Buy", Text::default(), &headers, None).unwrap();
     let call = Arc::new(EmbeddedCall::default());
     let body = Body::new(Full::from(&b"\0\0\0\0\x01x"[..]));
     let mut driven = Box::pin(drive(core.clone(), way, open.clone(), body, call.clone()));

@@ -139,6 +139,23 @@ async fn one_alone_is_never_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_left_out_takes_calls_where_nobody_else_is_left() {
+    let registry = registry();
+    let [a, b] = ["a", "b"].map(|id| keyed(id, "shop.Orders", &["eu"]));
+    registry.insert(&a);
+    registry.insert(&b);
+    fail(&registry, &a, 10);
+    assert_eq!(answers(&registry, &RoutingKey::Absent), ["b"; 4]);
+    assert_eq!(answers(&registry, &key("eu")), ["b"; 4]);
+
+    registry.remove(&b, "gone");
+
+    assert_eq!(a.shown().state, InstanceState::Ejected);
+    assert_eq!(answers(&registry, &RoutingKey::Absent), ["a"; 4]);
+    assert_eq!(answers(&registry, &key("eu")), ["a"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_an_ejected_one_leaves_nothing_of_it_is_left() {
     let registry = registry();
     let fleet = fleet(&registry, &["a", "b"]);
