@@ -21,7 +21,7 @@ QUICK_PROFILE := CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 SCHEDULES ?= 2000000
 
 .PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop install \
-	consumers package speed-gate release-check ci
+	consumers package speed-gate pick-gate release-check ci
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,8 +83,12 @@ install: ## Put protoc-gen-grpcrouter on the PATH, for protoc
 speed-gate: ## Instructions and tasks of a unary call at the gateway (needs install-deps)
 	bash tests/speed-gate.sh
 
+pick-gate: ## Instructions of one pick among 10 and 10,000 instances (needs install-deps)
+	bash tests/pick-gate.sh
+
 release-check: ## The long runs, before a release
 	SCHEDULES=$(SCHEDULES) $(CARGO) test --release -p grpcrouter-protocol --test simulation -- --nocapture
+	bash tests/pick-gate.sh
 	DEADLINES_BY_THE_CLOCK=1 $(CARGO) test --release -p grpcrouter-tests --test calls deadline
 
 ci: ## All that must pass before a change lands

@@ -173,3 +173,16 @@ fn where_nobody_suits_the_looks_are_bounded() {
         }
     }
 }
+
+/// So many picks of one balancing among so many; `tests/pick-gate.sh` says how many and counts the instructions.
+#[test]
+fn as_many_picks_as_are_asked_for_find_somebody() {
+    let number = |name, default| std::env::var(name).map_or(default, |value| value.parse().unwrap());
+    let only = std::env::var("BALANCING").ok();
+    let (set, keys) = (numbered(number("AMONG", 10)), keys().collect::<Vec<_>>());
+    for balancing in ALL.into_iter().filter(|one| only.as_deref().is_none_or(|only| only == one.name())) {
+        let picker = picker(&mut *maker(balancing, 11), &set);
+        let found = keys.iter().cycle().take(number("PICKS", 100)).filter(|key| picker.pick(key, &|_| true).is_some());
+        assert_eq!(found.count(), number("PICKS", 100));
+    }
+}
