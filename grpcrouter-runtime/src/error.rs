@@ -48,22 +48,6 @@ pub struct NoSuchService {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// An option in the .proto file asks for something that this version does not do.
-    #[error(
-        "service {service}: the option {option} = {value} is not served by this version of grpcrouter, which serves \
-         {served}; change the option in the .proto file and generate again, or use a version that serves it"
-    )]
-    UnsupportedOption {
-        /// The service that carries the option, or `Service/Method` if a method does.
-        service: String,
-        /// The option's name as in `(grpcrouter.routes_to)`.
-        option: &'static str,
-        /// What it asks for.
-        value: String,
-        /// What could be asked for instead.
-        served: &'static str,
-    },
-
     /// An option, in the .proto file or set in code, cannot be meant.
     #[error(
         "service {service}: the option {option} = {value:?} cannot be used: {why}; change it in the .proto file and generate again, or where it is set in code"
@@ -306,17 +290,5 @@ mod tests {
             error.to_string(),
             "nothing answers at 127.0.0.1:8080: connection refused; is the gateway running, and is this its address?"
         );
-    }
-
-    #[test]
-    fn an_unsupported_option_is_named_with_its_service() {
-        let error = ConfigError::UnsupportedOption {
-            service: "shop.Orders".into(),
-            option: "strategy",
-            value: "FIELD_BASED".into(),
-            served: "METADATA_BASED",
-        };
-
-        assert!(error.to_string().starts_with("service shop.Orders: the option strategy = FIELD_BASED is not served"));
     }
 }
