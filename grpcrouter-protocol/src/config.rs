@@ -12,8 +12,8 @@ use crate::id::CallId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What one direction of a call may carry before the receiver grants more, in charged bytes. Default 64 KiB: a
-    /// small call never waits, and it is the most that a stalled reader can make the other end hold, for each call
-    /// and direction.
+    /// small call never waits, and it is the most that a reader which stalls from the start can make the other end hold,
+    /// for each call and direction. What a window has grown to comes out of `window_pool`.
     pub initial_window: u64,
     /// How large a window may become, in charged bytes: it doubles while half of it is consumed within two round trips.
     /// Default 4 MiB: 80 MB/s for one call over a way of 50 ms. Below `initial_window`: it does not grow. This side's

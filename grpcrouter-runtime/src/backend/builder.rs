@@ -139,7 +139,8 @@ impl BackendBuilder {
     }
 
     /// Calls that may be open at once over one tunnel; what is beyond goes to other instances. 1 to 1,048,576, default
-    /// 1024. Each open call may hold a window of 64 KiB in each direction.
+    /// 1024. Each open call may hold a window of 64 KiB in each direction; where the way is long and the service reads
+    /// quickly, up to 4 MiB, which all calls of a tunnel take out of 64 MiB.
     pub fn max_calls(mut self, calls: u32) -> Self {
         self.max_calls = calls;
         self
