@@ -70,7 +70,10 @@ package: ## Pack and build the crates as a registry would get them, and the runt
 	for feature in gateway backend; do \
 		$(CARGO) clippy -p grpcrouter-runtime --no-default-features --features $$feature -- -D warnings || exit; \
 	done
-	$(QUICK_PROFILE) $(CARGO) package --allow-dirty $(addprefix -p ,$(PUBLISHED))
+	@# In a directory of its own: cargo keeps what it unpacked, by path, name and version, and would build the
+	@# runtime against the protocol crate of an earlier run.
+	@mkdir -p $(TARGET) && own="$$(mktemp -d $(TARGET)/package-XXXXXX)" && trap 'rm -rf "$$own"' EXIT && \
+		$(QUICK_PROFILE) $(CARGO) package --allow-dirty --target-dir "$$own" $(addprefix -p ,$(PUBLISHED))
 
 interop: ## Python's gRPC as client, and as a backend written from router.proto alone (needs install-deps)
 	@test -x $(VENV)/bin/python || { echo "interop: no Python venv at $(VENV): run 'make install-deps' first" >&2; exit 1; }
