@@ -35,7 +35,7 @@ pub use self::{
     builder::GatewayBuilder,
     embed::{Channel, ChannelFuture},
     health::HealthService,
-    reflection::{DescriptorConflict, DescriptorVersion},
+    reflection::{DescriptorConflict, DescriptorVersion, ReflectionService, ReflectionV1, ReflectionV1Alpha},
     register::RegisterService,
     registry::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance},
     service_routes::ServiceRoutes,

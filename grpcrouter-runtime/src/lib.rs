@@ -45,7 +45,7 @@ pub use codegen::{BroadcastAnswers, BroadcastOptions};
 pub use codegen::{FieldPath, FieldType, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
 pub use error::{ConfigError, NoSuchService, ServeError, SplitError, UnknownService};
 #[cfg(feature = "gateway")]
-pub use gateway::{DescriptorConflict, DescriptorVersion};
+pub use gateway::{DescriptorConflict, DescriptorVersion, ReflectionService, ReflectionV1, ReflectionV1Alpha};
 #[cfg(feature = "gateway")]
 pub use gateway::{Gateway, GatewayBuilder, GatewayStats, HealthService, RegisterService, ServiceRoutes};
 #[cfg(feature = "gateway")]

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod fetch;
+mod mounted;
 mod service;
 mod shelf;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use tonic_reflection::pb::{v1, v1alpha};
 use tracing::{debug, warn};
 
+pub use self::mounted::{ReflectionService, ReflectionV1, ReflectionV1Alpha};
 pub(super) use self::service::services;
 use self::{
     catalog::{Catalog, Own},

@@ -2,15 +2,18 @@
 
 use grpcrouter_runtime::{Gateway, ServiceRoutes};
 use grpcrouter_tests::world::TestGateway;
-use myservice::proto::my_service_router;
+use myservice::proto::my_service_router::{self, MyServiceRouter};
 use prost::Message as _;
 use protox::prost_reflect::{DescriptorPool, Value};
 use tokio_stream::StreamExt as _;
-use tonic::Code;
+use tonic::{
+    Code,
+    transport::{Channel, Server, server::TcpIncoming},
+};
 use tonic_reflection::pb::{
     v1::{
-        self, ExtensionRequest, server_reflection_request::MessageRequest as Question,
-        server_reflection_response::MessageResponse as Reply,
+        self, ExtensionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest as Question, server_reflection_response::MessageResponse as Reply,
     },
     v1alpha::{self, server_reflection_client::ServerReflectionClient as AlphaClient},
 };
@@ -144,4 +147,29 @@ async fn reflection_can_be_turned_off_and_a_route_of_the_users_own_comes_before_
     assert_eq!(asker.ask(vec![by_name(FILE)]).await.unwrap_err().code(), Code::Unavailable);
     drop(asker);
     own.stop(Vec::new()).await;
+}
+
+#[tokio::test]
+async fn a_server_of_the_users_own_can_have_the_gateways_reflection() {
+    let gateway = Gateway::builder().add_router::<MyServiceRouter>().build().unwrap();
+    let (v1, v1alpha) = gateway.reflection_services().unwrap();
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_nodelay(Some(true));
+    let uri = format!("http://{}", incoming.local_addr().unwrap());
+    let server = tokio::spawn(Server::builder().add_service(v1).add_service(v1alpha).serve_with_incoming(incoming));
+    let channel = Channel::from_shared(uri).unwrap().connect().await.unwrap();
+
+    let asker = Asker(ServerReflectionClient::new(channel.clone()));
+    assert_eq!(asker.services().await.last().unwrap(), "myservice.MyService");
+    let question = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut replies =
+        AlphaClient::new(channel).server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    assert!(matches!(
+        replies.next().await.unwrap().unwrap().message_response,
+        Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) if list.service.len() == 4
+    ));
+
+    server.abort();
+    let off = Gateway::builder().add_router::<MyServiceRouter>().reflection(false).build().unwrap();
+    assert!(off.reflection_services().is_none());
 }
