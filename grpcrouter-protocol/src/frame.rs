@@ -112,6 +112,8 @@ pub struct ServiceOffer {
     pub methods: Vec<String>,
     /// SHA-256 of the descriptors; empty if there are none to offer.
     pub descriptor_hash: Bytes,
+    /// It takes no calls now, whatever the health of the whole.
+    pub not_serving: bool,
 }
 
 /// Whether an instance can serve.
@@ -299,6 +301,8 @@ pub enum CloseCode {
     Shutdown,
     /// A fault of the side that says it.
     Internal,
+    /// The instance may not be registered any more; the reason says why.
+    PermissionDenied,
 }
 
 /// What changed in an instance.
@@ -314,6 +318,8 @@ pub struct Update {
     pub labels: BTreeMap<String, String>,
     /// How busy it is, in thousandths.
     pub load_permille: u32,
+    /// The services that take no calls now, whatever the health of the whole.
+    pub not_serving: Vec<String>,
 }
 
 // The tokens are keys to a tunnel, so no log line may show one.

@@ -251,6 +251,8 @@ pub struct Service {
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bytes = "bytes", tag = "3")]
     pub descriptor_hash: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "4")]
+    pub not_serving: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescriptorsRequest {
@@ -464,6 +466,7 @@ pub mod close {
         Replaced = 4,
         Shutdown = 5,
         Internal = 6,
+        PermissionDenied = 7,
     }
     impl Code {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -479,6 +482,7 @@ pub mod close {
                 Self::Replaced => "REPLACED",
                 Self::Shutdown => "SHUTDOWN",
                 Self::Internal => "INTERNAL",
+                Self::PermissionDenied => "PERMISSION_DENIED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -491,6 +495,7 @@ pub mod close {
                 "REPLACED" => Some(Self::Replaced),
                 "SHUTDOWN" => Some(Self::Shutdown),
                 "INTERNAL" => Some(Self::Internal),
+                "PERMISSION_DENIED" => Some(Self::PermissionDenied),
                 _ => None,
             }
         }
@@ -511,6 +516,8 @@ pub struct Update {
     >,
     #[prost(uint32, tag = "5")]
     pub load_permille: u32,
+    #[prost(string, repeated, tag = "6")]
+    pub not_serving: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MaxCalls {

@@ -2,14 +2,18 @@
 
 mod answering;
 mod builder;
+mod check;
 mod connector;
 mod descriptors;
+mod dial;
 mod direct;
 mod dispatch;
 mod health;
 mod instance_call;
 mod meters;
 mod request_body;
+#[cfg(feature = "agent")]
+mod upstream;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,12 +30,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use self::builder::BackendBuilder;
-use self::builder::GatewayAddress;
+pub use self::check::{CheckedStep, CheckedTls, CheckedWelcome, GatewayCheck};
 use self::connector::Connector;
+use self::dial::Dialler;
 use self::direct::Direct;
 use self::dispatch::Services;
 pub use self::health::BackendHealth;
 use self::meters::Meters;
+#[cfg(feature = "agent")]
+pub use self::upstream::{Agent, AgentError, Upstream};
 use crate::error::ServeError;
 use crate::tunnel::TunnelHandle;
 
@@ -111,6 +118,13 @@ impl Backend {
             // Dropped with this future; then it cancels as well.
             let stop = CancellationToken::new();
             backend.live.health.stops(false);
+            // Until all has drained; then it ends.
+            #[cfg(feature = "agent")]
+            let mut attending = JoinSet::new();
+            #[cfg(feature = "agent")]
+            for upstream in &backend.settings.upstreams {
+                upstream.start(&backend.live.health, &mut attending).await;
+            }
             backend.start(&mut ways, &stop).await?;
             {
                 let mut shutdown = pin!(shutdown);
@@ -206,7 +220,7 @@ impl Backend {
         }
         for gateway in &settings.gateways {
             let connector = Connector {
-                gateway: gateway.clone(),
+                dialler: gateway.clone(),
                 hello: settings.hello.clone(),
                 config: settings.config.clone(),
                 services: settings.services.clone(),
@@ -225,12 +239,14 @@ const HARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// What was set, checked.
 #[derive(Debug)]
 struct Settings {
-    gateways: Vec<GatewayAddress>,
+    gateways: Vec<Dialler>,
     listen: Option<String>,
     hello: Hello,
     config: Config,
     services: Arc<Services>,
     drain_timeout: Duration,
+    #[cfg(feature = "agent")]
+    upstreams: Vec<upstream::Attended>,
 }
 
 /// What lives at the moment.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::wire::{Fields, Value};
+pub(crate) use self::wire::{Broken, Fields, Value};
 
 /// The method by which a gateway asks an instance for the descriptors of a hash.
 pub(crate) const DESCRIPTORS_PATH: &str = "/grpcrouter.Instance/Descriptors";

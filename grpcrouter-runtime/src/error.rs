@@ -1,8 +1,12 @@
 //! What can go wrong for the one who builds and runs a gateway or a backend, one type for each operation.
 //! Each text says what happened, why, and what to do.
 
+mod connect;
+
 use std::io;
-use std::time::Duration;
+
+pub use self::connect::DialStep;
+pub(crate) use self::connect::{ConnectError, ProxyProblem, Spoken, TlsProblem, TokenError, Whom};
 
 /// A service that a gateway knows nothing of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +77,10 @@ pub enum ConfigError {
         /// Why it cannot be used, and what can.
         why: String,
     },
+
+    /// A file of certificates or keys cannot be used.
+    #[error(transparent)]
+    TlsFile(#[from] crate::tls::TlsFileError),
 
     /// Two routers, or two prefixes, claim the same path.
     #[error(
@@ -148,6 +156,15 @@ pub enum ServeError {
         error: io::Error,
     },
 
+    /// Others than this machine reach the listener, and something that protects it is missing.
+    #[error("the gateway is not served at {address}: {why}")]
+    Exposed {
+        /// The address of the listener.
+        address: String,
+        /// What is missing, and how to set it.
+        why: String,
+    },
+
     /// The listener for `grpcrouter.Admin` can be reached from elsewhere.
     #[error(
         "grpcrouter.Admin is not served at {address}: it asks for no credentials; listen at a loopback address such as \
@@ -191,72 +208,6 @@ fn listen_hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// One try of a backend to reach its gateway that failed. The backend tries again; this is what its log says.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum ConnectError {
-    #[error("nothing answers at {address}: {source}; {}", dial_hint(.source))]
-    Dial { address: String, source: io::Error },
-
-    #[error(
-        "no answer from {address} within {seconds} s; is the address right, and does a firewall drop what goes there?"
-    )]
-    Timeout { address: String, seconds: u64 },
-
-    #[error(
-        "what listens at {address} does not speak HTTP/2 as a gateway does: {source}; is the port right, or does it expect \
-         TLS?"
-    )]
-    NotHttp2 { address: String, source: h2::Error },
-
-    #[error(
-        "what listens at {address} is no gateway: it answered {answer}; is the port right? A gateway serves \
-         /grpcrouter.Router/Register"
-    )]
-    NotAGateway { address: String, answer: String },
-
-    #[error("the gateway at {address} ended the stream before it said Welcome: {why}")]
-    NoWelcome { address: String, why: String },
-
-    #[error("the gateway at {address} said something that is no Welcome: {source}; is it of another release?")]
-    BadWelcome { address: String, source: grpcrouter_protocol::ProtocolError },
-
-    #[error("the gateway at {address} refused this instance ({reason}): {message}; {}", rejected_hint(reason))]
-    Rejected { address: String, reason: &'static str, message: String, retry_after: Duration },
-}
-
-impl ConnectError {
-    /// How long the gateway wants to be left alone.
-    pub(crate) fn retry_after(&self) -> Duration {
-        match self {
-            Self::Rejected { retry_after, .. } => *retry_after,
-            _ => Duration::ZERO,
-        }
-    }
-}
-
-fn dial_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::ConnectionRefused => "is the gateway running, and is this its address?",
-        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            "is the address right, and may this machine dial out to it?"
-        }
-        _ => "is the host name right?",
-    }
-}
-
-fn rejected_hint(reason: &str) -> &'static str {
-    match reason {
-        "VERSION" => "update the older of the two",
-        "DRAINING" => "it is about to stop; another one or its successor will answer",
-        "UNAUTHENTICATED" | "PERMISSION_DENIED" => "check the credentials of this instance",
-        "FLAPPING" => "two processes use the same instance id: give each its own with .instance_id(..)",
-        "INVALID" => "correct what the message names",
-        "RESOURCE_EXHAUSTED" => "the gateway is full: raise its limits or add a gateway",
-        _ => "trying again",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,17 +229,5 @@ mod tests {
 
         assert!(error.to_string().contains("cannot listen at a: no; "));
         assert!(std::error::Error::source(&error).is_none());
-    }
-
-    #[test]
-    fn a_gateway_that_is_not_there_says_what_to_do() {
-        let source = io::Error::from(io::ErrorKind::ConnectionRefused);
-
-        let error = ConnectError::Dial { address: "127.0.0.1:8080".into(), source };
-
-        assert_eq!(
-            error.to_string(),
-            "nothing answers at 127.0.0.1:8080: connection refused; is the gateway running, and is this its address?"
-        );
     }
 }

@@ -3,56 +3,86 @@
 
 mod admin;
 mod admission;
+mod arrivals;
 mod balancer;
 mod bridge;
 mod builder;
+#[cfg(feature = "callers")]
+mod callers;
 mod client_call;
 mod connection;
+mod described;
+mod doors;
 mod edge;
 mod embed;
 mod forward;
 mod front;
+mod grown;
 mod health;
+mod intake;
+mod learn;
 mod meters;
 mod own;
 mod parking;
+mod pass;
+mod peer;
+mod principal;
 mod reflection;
 mod register;
+mod registration;
 mod registry;
 mod route;
+mod secrets;
 mod service_routes;
 mod stats;
 mod strategy;
+mod tls;
 mod way;
 
 use std::{collections::HashSet, fmt, future::Future, sync::Arc, time::Duration};
 
 use grpcrouter_protocol::{Config, WindowPool};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
+#[cfg(feature = "callers")]
+pub use self::callers::{
+    ApiKey, By, Callers, CallersBody, CallersFuture, CallersLayer, CallersService, JwtIssuer, RateLimit, Who,
+};
 pub(crate) use self::embed::Pinned;
+use self::{
+    admission::Admission,
+    arrivals::Arrivals,
+    connection::Times,
+    doors::Doors,
+    meters::Meters,
+    own::{OwnService, OwnServices},
+    pass::Gate,
+    reflection::Reflection,
+    registry::Registry,
+    route::Routes,
+    stats::Counts,
+    tls::ServerTls,
+};
 pub use self::{
     builder::GatewayBuilder,
     embed::{Channel, ChannelFuture},
     health::HealthService,
     reflection::{DescriptorConflict, DescriptorVersion, ReflectionService, ReflectionV1, ReflectionV1Alpha},
     register::RegisterService,
+    registration::{
+        RegistrationFile, RegistrationFileError, RegistrationPolicy, RegistrationRule, RegistrationToken, TokenRecord,
+    },
     registry::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance},
     service_routes::ServiceRoutes,
     stats::GatewayStats,
-};
-use self::{
-    meters::Meters,
-    own::{OwnService, OwnServices},
-    reflection::Reflection,
-    registry::Registry,
-    route::Routes,
-    stats::Counts,
+    tls::GatewayTls,
 };
 use crate::{
     codegen::LoadBalancing,
     error::{ServeError, SplitError, UnknownService},
+    health::Services,
     status::Answer,
+    tls::TlsFileError,
 };
 
 /// Carries the calls of gRPC clients to the instances of their services.
@@ -89,7 +119,8 @@ impl Gateway {
     /// [`register_service`]: Self::register_service
     ///
     /// # Errors
-    /// The listener broke: it did nothing but fail for half a minute. A single connection that fails does not end the
+    /// The listener can be reached from elsewhere, and has no TLS or no [`registration`](GatewayBuilder::registration)
+    /// policy: see [`insecure`](GatewayBuilder::insecure). Or it broke: it did nothing but fail for half a minute. A single connection that fails does not end the
     /// gateway.
     ///
     /// # Panics
@@ -99,6 +130,39 @@ impl Gateway {
     /// Dropping the future ends everything at once: each call is cancelled, each connection closed.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future) -> Result<(), ServeError> {
         front::serve(&self.core, listener, shutdown).await
+    }
+
+    /// The same, at the address of [`listen`](GatewayBuilder::listen).
+    ///
+    /// # Errors
+    /// The address cannot be taken, and as for [`serve`](Self::serve).
+    ///
+    /// # Panics
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Cancel safety
+    /// As for [`serve`](Self::serve).
+    pub async fn listen_and_serve(&self, shutdown: impl Future) -> Result<(), ServeError> {
+        let address = self.core.doors.address.as_deref().unwrap_or(doors::DEFAULT_ADDRESS);
+        let listener = TcpListener::bind(address).await.map_err(|error| ServeError::listen(address, error))?;
+        self.serve(listener, shutdown).await
+    }
+
+    /// Accepts instances from `listener`, and no client, until `shutdown` is done; for the rest as [`serve`](Self::serve).
+    /// For a port of their own, which a firewall and another certificate can guard:
+    /// [`register_elsewhere`](GatewayBuilder::register_elsewhere) keeps them from the other listener, and
+    /// [`register_tls`](GatewayBuilder::register_tls) has its TLS.
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    ///
+    /// # Panics
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Cancel safety
+    /// As for [`serve`](Self::serve).
+    pub async fn serve_register(&self, listener: TcpListener, shutdown: impl Future) -> Result<(), ServeError> {
+        front::serve_register(&self.core, listener, shutdown).await
     }
 
     /// The service where instances register, `grpcrouter.Router`, for a tonic server or an axum app of your own.
@@ -122,6 +186,10 @@ impl Gateway {
     ///   its call. [`serve`](Self::serve) takes them in and keeps them packed.
     /// * **Cancelled uploads.** A reset with CANCEL, and a connection that is lost, reach the service as such. hyper
     ///   makes an end of a reset with NO_ERROR, which gRPC clients do not send.
+    /// * **Credentials.** A [`registration`](GatewayBuilder::registration) policy sees tokens; the certificate of a connection
+    ///   is known to the server alone. Whether an address may be open to others is not checked.
+    /// * **Certificates.** TLS is the other server's then, and the gateway does not see what an instance showed: who may
+    ///   register is told by tokens there, not by certificates.
     /// * **Connections.** [`max_connections`](GatewayBuilder::max_connections) and the keepalive of
     ///   [`serve`](Self::serve) do not hold; set the server's own. [`GatewayStats::connections`] does not count here,
     ///   and logs do not tell an instance's address.
@@ -155,6 +223,16 @@ impl Gateway {
     /// Dropping the future leaves calls and tunnels as they are; no instance is let in. It can be called again.
     pub async fn drain(&self) {
         front::drain_mounted(&self.core).await;
+    }
+
+    /// Reads the certificates of [`GatewayTls`] again, now, whether they changed or not: for tests, and for a process that is
+    /// told so by SIGHUP. They are looked at every few seconds anyhow. New connections get them; the others stay as they
+    /// are. Without TLS there is nothing to do. Reads files, so it may take a moment.
+    ///
+    /// # Errors
+    /// A file cannot be read or used: all stays as it was.
+    pub fn reload_tls(&self) -> Result<(), TlsFileError> {
+        self.core.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
     }
 
     /// What the gateway holds now. All zero but `connections`, `tunnels` and `instances` when nobody calls. Takes the lock
@@ -199,7 +277,7 @@ impl Gateway {
     }
 
     fn unknown(&self, service: &str) -> UnknownService {
-        UnknownService { service: service.to_owned(), known: self.core.routes.targets().join(", ") }
+        UnknownService { service: service.to_owned(), known: self.core.registry.services().join(", ") }
     }
 
     /// Splits the calls to the instances of `service` between versions of their software from now on, each with its
@@ -275,11 +353,22 @@ pub(crate) struct GatewayCore {
     /// What windows may have beyond their first size.
     pub(crate) windows: WindowPool,
     pub(crate) meters: Meters,
+    arrivals: Arrivals,
+    /// Of the gateway's own listener; None: it speaks none.
+    tls: Option<Arc<ServerTls>>,
+    /// Whose health can be asked for; more may come.
+    book: watch::Sender<Services>,
     /// Served if it is among `own`.
     health: OwnService,
     own: OwnServices,
     /// None if it is turned off.
     reflection: Option<Arc<Reflection>>,
+    /// Asks clients who they are; None lets everybody in.
+    gate: Option<Arc<dyn Gate>>,
+    /// Who may register.
+    admission: Admission,
+    /// Its listeners.
+    doors: Doors,
     pub(crate) limits: Limits,
 }
 
@@ -288,6 +377,8 @@ pub(crate) struct GatewayCore {
 pub(crate) struct Limits {
     pub(crate) drain_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
+    pub(crate) times: Times,
     pub(crate) max_calls: usize,
     /// `usize::MAX`: none.
     pub(crate) max_message_size: usize,

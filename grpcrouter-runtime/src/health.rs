@@ -38,9 +38,11 @@ pub(crate) enum Whole {
 #[derive(Debug, Clone)]
 pub(crate) struct Book {
     pub(crate) whole: watch::Receiver<Whole>,
-    /// By full name.
-    pub(crate) services: HashMap<String, watch::Receiver<bool>>,
+    pub(crate) services: watch::Receiver<Services>,
 }
+
+/// Each service by its full name, and whether it serves. More may come.
+pub(crate) type Services = HashMap<String, watch::Receiver<bool>>;
 
 /// Answers Check and Watch from a [`Book`].
 #[derive(Debug)]
@@ -65,8 +67,7 @@ impl HealthService {
         if service.is_empty() {
             return Entry { whole, service: Asked::Whole };
         }
-        let service = self.book.services.get(service).cloned();
-        Entry { whole, service: service.map_or(Asked::Unknown, Asked::Service) }
+        Entry { whole, service: Asked::Unknown(service.to_owned(), self.book.services.clone()).known() }
     }
 }
 
@@ -102,7 +103,21 @@ struct Entry {
 enum Asked {
     Whole,
     Service(watch::Receiver<bool>),
-    Unknown,
+    /// Until it comes.
+    Unknown(String, watch::Receiver<Services>),
+}
+
+impl Asked {
+    /// The same, as far as it is known by now.
+    fn known(self) -> Self {
+        match self {
+            Self::Unknown(name, mut services) => {
+                let known = services.borrow_and_update().get(&name).cloned();
+                known.map_or(Self::Unknown(name, services), Self::Service)
+            }
+            asked => asked,
+        }
+    }
 }
 
 impl Entry {
@@ -110,7 +125,7 @@ impl Entry {
     fn look(&mut self) -> (ServingStatus, Whole) {
         let whole = *self.whole.borrow_and_update();
         let serves = match &mut self.service {
-            Asked::Unknown => return (ServingStatus::ServiceUnknown, whole),
+            Asked::Unknown(..) => return (ServingStatus::ServiceUnknown, whole),
             Asked::Whole => true,
             Asked::Service(service) => *service.borrow_and_update(),
         };
@@ -130,6 +145,7 @@ impl Entry {
             if whole == Whole::Over || self.changed().await.is_err() {
                 return Err(Answer::shutting_down("process", Outcome::MaybeExecuted).into());
             }
+            self.service = self.service.known();
         }
     }
 
@@ -140,7 +156,12 @@ impl Entry {
                 changed = service.changed() => changed,
                 changed = self.whole.changed() => changed,
             },
-            Asked::Whole | Asked::Unknown => self.whole.changed().await,
+            Asked::Unknown(_, services) => tokio::select! {
+                // Where none can come nobody is left to say so.
+                Ok(()) = services.changed() => Ok(()),
+                changed = self.whole.changed() => changed,
+            },
+            Asked::Whole => self.whole.changed().await,
         }
     }
 }

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `gateway` | [`Gateway`], and `codegen`, on which generated routers stand |
 //! | `backend` | [`Backend`] |
+//! | `agent` | [`Agent`] and [`Upstream`]: a backend in front of an unmodified gRPC server; implies `backend` |
+//! | `callers` | `Callers`: JSON Web Tokens, API keys, rules and rate limits for the clients of a gateway; not on by default |
 //! | `run` | [`run`](fn@run), the whole main function of a generated gateway; implies `gateway` |
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 // What both ends share is whole in each of them: with one end alone some of it has no use.
@@ -35,20 +37,34 @@ mod metrics;
 #[cfg(feature = "run")]
 mod run;
 mod status;
+mod tls;
 mod tunnel;
 
+#[cfg(feature = "agent")]
+pub use backend::{Agent, AgentError, Upstream};
 #[cfg(feature = "backend")]
 pub use backend::{Backend, BackendBuilder, BackendHealth, BackendStats};
+#[cfg(feature = "backend")]
+pub use backend::{CheckedStep, CheckedTls, CheckedWelcome, GatewayCheck};
 #[cfg(feature = "gateway")]
 pub use codegen::{BroadcastAnswers, BroadcastOptions};
 #[cfg(feature = "gateway")]
 pub use codegen::{FieldPath, FieldType, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
-pub use error::{ConfigError, NoSuchService, ServeError, SplitError, UnknownService};
+pub use error::{ConfigError, DialStep, NoSuchService, ServeError, SplitError, UnknownService};
+#[cfg(feature = "callers")]
+pub use gateway::{
+    ApiKey, By, Callers, CallersBody, CallersFuture, CallersLayer, CallersService, JwtIssuer, RateLimit, Who,
+};
 #[cfg(feature = "gateway")]
 pub use gateway::{DescriptorConflict, DescriptorVersion, ReflectionService, ReflectionV1, ReflectionV1Alpha};
 #[cfg(feature = "gateway")]
-pub use gateway::{Gateway, GatewayBuilder, GatewayStats, HealthService, RegisterService, ServiceRoutes};
+pub use gateway::{Gateway, GatewayBuilder, GatewayStats, GatewayTls, HealthService, RegisterService, ServiceRoutes};
 #[cfg(feature = "gateway")]
 pub use gateway::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance};
+#[cfg(feature = "gateway")]
+pub use gateway::{
+    RegistrationFile, RegistrationFileError, RegistrationPolicy, RegistrationRule, RegistrationToken, TokenRecord,
+};
 #[cfg(feature = "run")]
-pub use run::run;
+pub use run::{LogFilterError, log_to_stderr, run, shutdown_signal};
+pub use tls::TlsFileError;

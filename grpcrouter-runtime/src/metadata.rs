@@ -28,11 +28,28 @@ pub(crate) struct RequestHead {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// What is known of a request's caller, and what of the head was spent on finding out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Vouched {
+    /// Who it is; the service is told in [`PRINCIPAL`].
+    pub(crate) principal: Option<Text>,
+    /// Credentials that were for this hop: they do not cross.
+    pub(crate) spent: Option<HeaderName>,
+}
+
+/// Who calls, as a gateway that verified it tells the service. From anybody else it never crosses.
+pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("x-grpcrouter-principal");
+
 /// Reads the head of a request. Whether it is gRPC at all was asked before, with [`is_grpc`].
 ///
 /// # Errors
 /// The answer to give: a malformed or spent `grpc-timeout`, metadata over its limits, `-bin` metadata that is no base64.
-pub(crate) fn start_from_request(headers: &HeaderMap, path: Text, authority: Text) -> Result<RequestHead, Answer> {
+pub(crate) fn start_from_request(
+    headers: &HeaderMap,
+    path: Text,
+    authority: Text,
+    vouched: &Vouched,
+) -> Result<RequestHead, Answer> {
     let mut read = Reader::new("the request's metadata", MAX_METADATA);
     read.charge(path.len() + authority.len())?;
     let mut timeout = None;
@@ -41,8 +58,12 @@ pub(crate) fn start_from_request(headers: &HeaderMap, path: Text, authority: Tex
             Kind::Timeout => timeout = Some(timeout::parse(value.as_bytes())?),
             Kind::PreviousAttempts => read.ascii(name, value)?,
             Kind::Status | Kind::Message | Kind::Details | Kind::Pushback => {}
+            Kind::Ascii if vouched.spent.as_ref() == Some(name) => {}
             kind => read.header(kind, name, value)?,
         }
+    }
+    if let Some(principal) = &vouched.principal {
+        read.push(&PRINCIPAL, principal.bytes())?;
     }
     if timeout == Some(Duration::ZERO) {
         return Err(Answer::deadline());
@@ -79,8 +100,27 @@ pub(crate) fn request_from_start(start: &Start, deadline_left: Option<Duration>)
     }
     put_text(headers, GRPC_ENCODING, &start.encoding);
     put_text(headers, GRPC_ACCEPT_ENCODING, &start.accept_encoding);
-    put_metadata(headers, &start.metadata);
+    put_metadata(headers, &start.metadata, Some(&PRINCIPAL));
     Ok(request)
+}
+
+/// Takes the time that passed here out of `grpc-timeout`, for whoever is asked after a wait.
+///
+/// # Errors
+/// The answer to give if none is left.
+pub(crate) fn shrink_timeout(headers: &mut HeaderMap, passed: Duration) -> Result<(), Answer> {
+    let Some(timeout) = headers.get_mut(GRPC_TIMEOUT) else { return Ok(()) };
+    // What is less stands in no proportion to a new value for each call.
+    if passed < Duration::from_millis(1) {
+        return Ok(());
+    }
+    match timeout::parse(timeout.as_bytes())?.checked_sub(passed) {
+        None | Some(Duration::ZERO) => Err(Answer::deadline()),
+        Some(left) => {
+            *timeout = timeout::format(left);
+            Ok(())
+        }
+    }
 }
 
 /// Reads the headers of a response that is not trailers alone.
@@ -106,7 +146,7 @@ pub(crate) fn response_headers(from: &Headers) -> Response<()> {
     headers.insert(CONTENT_TYPE, content_type(&from.content_subtype));
     put_text(headers, GRPC_ENCODING, &from.encoding);
     put_text(headers, GRPC_ACCEPT_ENCODING, &from.accept_encoding);
-    put_metadata(headers, &from.metadata);
+    put_metadata(headers, &from.metadata, None);
     response
 }
 
@@ -148,7 +188,7 @@ pub(crate) fn trailers_into_map(from: &Trailers, map: &mut HeaderMap) {
     {
         map.insert(GRPC_STATUS_DETAILS, value);
     }
-    put_metadata(map, &from.metadata);
+    put_metadata(map, &from.metadata, None);
 }
 
 /// Whether a request says that it is gRPC.
@@ -261,13 +301,18 @@ impl Reader {
     }
 }
 
-/// Puts metadata that came over a tunnel into headers, through the same rules: an instance is not trusted either.
-fn put_metadata(map: &mut HeaderMap, metadata: &Metadata) {
+/// Puts metadata that came over a tunnel into headers, through the same rules: an instance is not trusted either. Of our
+/// own entries only `ours` passes.
+fn put_metadata(map: &mut HeaderMap, metadata: &Metadata, ours: Option<&HeaderName>) {
     if metadata.is_empty() {
         return;
     }
     for (key, value) in metadata.iter() {
-        let Some(kind) = rules::wire_kind(&key) else { continue };
+        let kind = match rules::wire_kind(&key) {
+            Some(kind) => kind,
+            None if ours.is_some_and(|ours| ours.as_str().as_bytes() == key) => Kind::Ascii,
+            None => continue,
+        };
         let Ok(name) = HeaderName::from_bytes(&key) else { continue };
         let value = match kind {
             Kind::Binary => bin::encode(&value),

@@ -6,17 +6,19 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::builder::FalseyValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::net::TcpListener;
-use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{ConfigError, ServeError};
-use crate::gateway::GatewayBuilder;
+use crate::gateway::{GatewayBuilder, GatewayTls, RegistrationPolicy};
 
 /// Runs a gateway as a whole program: the generated `run_gateway()` calls this, and its result is what `main` returns.
 ///
-/// Takes `--listen ADDRESS` (default `127.0.0.1:8080`, or the environment's `GRPCROUTER_LISTEN`), `--help` and
+/// Takes `--listen ADDRESS` (default `127.0.0.1:8080`), `--tls-cert`, `--tls-key` and `--client-ca` (PEM files),
+/// `--registration` (the file of [`RegistrationPolicy::file`]), each also from the environment as `GRPCROUTER_LISTEN` and
+/// so on, and `--insecure`, without which an address that others reach needs TLS and a policy; `--help` and
 /// `--version`. Logs to standard error, as `GRPCROUTER_LOG` says (a `tracing` filter, default `info`; of the
 /// HTTP libraries below only warnings, unless one is named, as in `debug,h2=debug`). Prints one line to
 /// standard output once it listens. The first SIGTERM or SIGINT (ctrl-c) lets running calls finish and then ends with
@@ -56,27 +58,38 @@ pub fn run(builder: GatewayBuilder) -> ExitCode {
 }
 
 fn start(program: &str, matches: &ArgMatches, builder: GatewayBuilder) -> Result<(), RunError> {
-    start_log(std::env::var("GRPCROUTER_LOG").ok())?;
+    log_to_stderr("info")?;
     let address = matches.get_one::<String>(LISTEN).map_or(DEFAULT_ADDRESS, String::as_str);
-    let gateway = builder.build()?;
+    let builder = protected(matches, builder);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::listen(address, error))?;
         let listening = listener.local_addr().map_err(|error| ServeError::listen(address, error))?;
-        if !listening.ip().is_loopback() {
-            warn!(
-                %listening,
-                "no TLS and no authentication yet: whoever reaches this address can call every service and register as \
-                 a backend; keep it in a network that you trust"
-            );
-        }
+        // Of a name it is known only now whether others reach it.
+        let gateway = builder.listen(listening).build()?;
         // Before the line: whoever reads it may send a signal at once.
-        let shutdown = shutdown(program.to_owned()).map_err(RunError::Runtime)?;
+        let shutdown = shutdown_signal(program).map_err(RunError::Runtime)?;
         // Nobody may be reading any more; that is no reason to stop.
         let _ = writeln!(io::stdout(), "{program}: listening on {listening}");
         let _ = io::stdout().flush();
         Ok(gateway.serve(listener, shutdown).await?)
     })
+}
+
+/// What the flags say of who may reach the gateway.
+fn protected(matches: &ArgMatches, mut builder: GatewayBuilder) -> GatewayBuilder {
+    let path = |flag| matches.get_one::<String>(flag);
+    if let (Some(cert), Some(key)) = (path(TLS_CERT), path(TLS_KEY)) {
+        let tls = GatewayTls::files(cert, key);
+        builder = builder.tls(match path(CLIENT_CA) {
+            Some(ca) => tls.client_ca(ca),
+            None => tls,
+        });
+    }
+    if let Some(file) = path(REGISTRATION) {
+        builder = builder.registration(RegistrationPolicy::file(file));
+    }
+    if matches.get_flag(INSECURE) { builder.insecure() } else { builder }
 }
 
 /// Why a gateway did not run. Each text says what to do.
@@ -86,8 +99,8 @@ enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
-    #[error("the filter {filter:?} in GRPCROUTER_LOG is none: {error}; use a level, such as debug, or target=level,…")]
-    Log { filter: String, error: tracing_subscriber::filter::ParseError },
+    #[error(transparent)]
+    Log(#[from] LogFilterError),
     #[error("the system does not give what a gateway needs to run: {0}")]
     Runtime(io::Error),
 }
@@ -106,11 +119,31 @@ fn command(program: &str) -> Command {
                 .default_value(DEFAULT_ADDRESS)
                 .help("Where backends and clients reach this gateway: HOST:PORT; port 0 is any free one"),
         )
+        .args([
+            file(TLS_CERT, "GRPCROUTER_TLS_CERT", "Serve TLS with this certificate and its chain, PEM")
+                .requires(TLS_KEY),
+            file(TLS_KEY, "GRPCROUTER_TLS_KEY", "The private key of --tls-cert, PEM").requires(TLS_CERT),
+            file(CLIENT_CA, "GRPCROUTER_CLIENT_CA", "Verify the certificates of backends and clients by these, PEM")
+                .requires(TLS_CERT),
+            file(REGISTRATION, "GRPCROUTER_REGISTRATION", "Who may register, as `grpcrouter token create` writes it"),
+        ])
+        .arg(
+            Arg::new(INSECURE)
+                .long(INSECURE)
+                .env("GRPCROUTER_INSECURE")
+                .action(ArgAction::SetTrue)
+                .value_parser(FalseyValueParser::new())
+                .help("Listen where others reach it, though it has no TLS or does not ask who registers"),
+        )
         .after_help(
-            "Environment:\n  GRPCROUTER_LISTEN  the same as --listen\n  GRPCROUTER_LOG     what is logged, such as \
-             info (the default), debug or grpcrouter_runtime=trace\n\nSIGTERM or ctrl-c: running calls finish, then the \
+            "Environment:\n  GRPCROUTER_LOG  what is logged, such as info (the default), debug or \
+             grpcrouter_runtime=trace\n\nSIGTERM or ctrl-c: running calls finish, then the \
              gateway ends with code 0. A second signal ends it at once.",
         )
+}
+
+fn file(name: &'static str, variable: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("FILE").env(variable).help(help)
 }
 
 /// The name by which this program was called, for its messages.
@@ -118,8 +151,26 @@ fn program(path: Option<&Path>) -> String {
     path.and_then(Path::file_stem).map_or_else(|| "gateway".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn start_log(filter: Option<String>) -> Result<(), RunError> {
-    let parsed = log_filter(filter)?;
+/// Logs to standard error, as `GRPCROUTER_LOG` says: a `tracing` filter, such as `debug` or `info,h2=debug`; `default`
+/// where it is not set. Of the HTTP libraries below only warnings, unless one is named. A log that the program has set
+/// up before stays.
+///
+/// # Errors
+/// The filter is none.
+pub fn log_to_stderr(default: &str) -> Result<(), LogFilterError> {
+    start_log(std::env::var("GRPCROUTER_LOG").ok(), default)
+}
+
+/// What `GRPCROUTER_LOG` holds is no filter.
+#[derive(Debug, thiserror::Error)]
+#[error("the filter {filter:?} in GRPCROUTER_LOG is none: {error}; use a level, such as debug, or target=level,…")]
+pub struct LogFilterError {
+    filter: String,
+    error: tracing_subscriber::filter::ParseError,
+}
+
+fn start_log(filter: Option<String>, default: &str) -> Result<(), LogFilterError> {
+    let parsed = log_filter(filter, default)?;
     // A log that the program has set up before is its own choice, and stays.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(parsed)
@@ -130,15 +181,26 @@ fn start_log(filter: Option<String>) -> Result<(), RunError> {
 }
 
 /// What is asked for; libraries below only when they are named, for each of their lines would hide one of ours.
-fn log_filter(filter: Option<String>) -> Result<EnvFilter, RunError> {
-    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or_else(|| "info".into());
+fn log_filter(filter: Option<String>, default: &str) -> Result<EnvFilter, LogFilterError> {
+    let filter = filter.filter(|filter| !filter.trim().is_empty()).unwrap_or_else(|| default.into());
     // Of two directives for one target the later counts.
-    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| RunError::Log { filter, error })
+    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| LogFilterError { filter, error })
 }
 
-/// Listens for signals from now on; what it returns is done at the first one. The second ends the program.
-fn shutdown(program: String) -> io::Result<impl Future<Output = ()>> {
+/// Listens for SIGTERM and SIGINT (ctrl-c) from now on. What it returns is done at the first one, which is then told on
+/// standard error in the name of `program`; the second ends the process with code 130.
+///
+/// # Errors
+/// The system does not let this process listen for signals.
+///
+/// # Panics
+/// Outside of a tokio runtime that has I/O.
+///
+/// # Cancel safety
+/// Dropping the future gives up listening; the default of the signals does not come back.
+pub fn shutdown_signal(program: &str) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let mut signals = Signals::new()?;
+    let program = program.to_owned();
     Ok(async move {
         signals.next().await;
         let _ = writeln!(io::stderr(), "{program}: stopping once running calls are done; a second signal ends at once");
@@ -190,6 +252,11 @@ impl Signals {
 const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn";
 
 const LISTEN: &str = "listen";
+const TLS_CERT: &str = "tls-cert";
+const TLS_KEY: &str = "tls-key";
+const CLIENT_CA: &str = "client-ca";
+const REGISTRATION: &str = "registration";
+const INSECURE: &str = "insecure";
 
 /// Loopback: a gateway is open to others only where somebody asked for it.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
@@ -223,6 +290,28 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_without_its_key_is_a_usage_error() {
+        let error = command("g").try_get_matches_from(["g", "--tls-cert", "c.pem"]).unwrap_err();
+
+        assert_eq!(error.exit_code(), i32::from(USAGE));
+        assert!(error.to_string().contains("--tls-key"), "{error}");
+    }
+
+    #[test]
+    fn files_that_flags_name_are_read_when_the_gateway_is_built() {
+        for flags in [
+            &["g", "--tls-cert", "/nowhere/c.pem", "--tls-key", "/nowhere/k.pem"][..],
+            &["g", "--registration", "/nowhere/r.toml"],
+        ] {
+            let matches = command("g").try_get_matches_from(flags).unwrap();
+
+            let built = protected(&matches, crate::Gateway::builder().any_service(crate::MethodRoutes::new())).build();
+
+            assert!(built.unwrap_err().to_string().contains("cannot read /nowhere/"), "{flags:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_flag_is_a_usage_error() {
         let error = command("g").try_get_matches_from(["g", "--listn", "x"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(USAGE));
@@ -230,7 +319,7 @@ mod tests {
 
     #[test]
     fn libraries_are_quiet_unless_they_are_named() {
-        let filter = |text: &str| log_filter(Some(text.into())).unwrap().to_string();
+        let filter = |text: &str| log_filter(Some(text.into()), "info").unwrap().to_string();
 
         let debug = filter("debug");
         assert!(debug.split(',').any(|directive| directive == "h2=warn"), "{debug}");
@@ -243,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_says_so() {
-        let error = start_log(Some("grpcrouter=loud".into())).unwrap_err();
+        let error = start_log(Some("grpcrouter=loud".into()), "info").unwrap_err();
         assert!(error.to_string().starts_with("the filter \"grpcrouter=loud\" in GRPCROUTER_LOG is none: "), "{error}");
     }
 }

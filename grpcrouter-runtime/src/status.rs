@@ -18,6 +18,17 @@ pub(crate) struct Answer {
     pub(crate) reason: Reason,
     /// Whether the service can have seen the call; set where the client may want to know before it tries again.
     pub(crate) outcome: Option<Outcome>,
+    /// What programs are told beside that.
+    hint: Option<Hint>,
+}
+
+/// What a program can act upon.
+#[derive(Clone, Debug)]
+enum Hint {
+    /// Which credentials are asked for, as `www-authenticate` of HTTP says it: `ErrorInfo.metadata["www-authenticate"]`.
+    Challenge(&'static str),
+    /// When to try again: `RetryInfo`.
+    RetryAfter(Duration),
 }
 
 /// Why, for programs: `ErrorInfo.reason`.
@@ -41,6 +52,13 @@ pub(crate) enum Reason {
     Cancelled,
     Panic,
     MalformedResponse,
+    UpstreamUnavailable,
+    UpstreamReset,
+    NoCredentials,
+    BadCredentials,
+    NotAllowed,
+    RateLimited,
+    WrongPort,
 }
 
 impl Reason {
@@ -64,6 +82,13 @@ impl Reason {
             Self::Cancelled => "CALL_CANCELLED",
             Self::Panic => "HANDLER_PANICKED",
             Self::MalformedResponse => "MALFORMED_RESPONSE",
+            Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
+            Self::UpstreamReset => "UPSTREAM_RESET",
+            Self::NoCredentials => "NO_CREDENTIALS",
+            Self::BadCredentials => "BAD_CREDENTIALS",
+            Self::NotAllowed => "NOT_ALLOWED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::WrongPort => "WRONG_PORT",
         }
     }
 }
@@ -98,6 +123,11 @@ impl Answer {
         Self::new(Code::Unimplemented, Reason::UnknownService, message).outcome(Outcome::NotSent)
     }
 
+    /// This listener is for others; `why` says for whom and where to go.
+    pub(crate) fn another_listener(why: &str) -> Self {
+        Self::new(Code::Unimplemented, Reason::UnknownService, why.to_owned()).outcome(Outcome::NotSent)
+    }
+
     /// `service` is known, `method` is not one of its methods.
     pub(crate) fn unknown_method(service: &str, method: &str, nearest: Option<&str>) -> Self {
         let mut message = format!("service {} has no method {}", shown(service), shown(method));
@@ -105,10 +135,15 @@ impl Answer {
         Self::new(Code::Unimplemented, Reason::UnknownMethod, message).outcome(Outcome::NotSent)
     }
 
-    /// A known service without a live instance. `last` tells of the one that was here last, if any ever was.
-    pub(crate) fn no_instance(service: &str, last: Option<&str>) -> Self {
+    /// A known service without a live instance. `resting` are connected and take no calls; `last` tells of the one that
+    /// was here last, if any ever was.
+    pub(crate) fn no_instance(service: &str, resting: usize, last: Option<&str>) -> Self {
         let service = shown(service);
         let message = match last {
+            _ if resting > 0 => format!(
+                "no instance of {service} takes calls now: {resting} connected, and each says that it does not serve, or \
+                 drains"
+            ),
             Some(last) => format!("no instance of {service} is connected: {last}"),
             None => format!(
                 "no instance of {service} has registered yet; a backend registers by dialling this gateway: \
@@ -209,6 +244,11 @@ impl Answer {
         Self::new(Code::ResourceExhausted, Reason::TooManyCalls, message).outcome(Outcome::NotSent)
     }
 
+    /// The call came to a port that speaks TLS, without it, or the other way round.
+    pub(crate) fn wrong_port(what_to_do: &str) -> Self {
+        Self::new(Code::Unavailable, Reason::WrongPort, what_to_do.to_owned()).outcome(Outcome::NotSent)
+    }
+
     /// As many calls are open in this process as may.
     pub(crate) fn too_many_open(most: usize) -> Self {
         let message = format!("this gateway has {most} calls open and takes no more");
@@ -249,6 +289,54 @@ impl Answer {
         Self::new(Code::Internal, Reason::MalformedResponse, why.into()).outcome(Outcome::MaybeExecuted)
     }
 
+    /// The method is not for everybody, and the call does not say who calls. `accepted` tells what to send.
+    pub(crate) fn no_credentials(method: &str, accepted: &str) -> Self {
+        let message = format!("{} needs credentials and the call has none: send {accepted}", shown(method));
+        Self::new(Code::Unauthenticated, Reason::NoCredentials, message)
+            .outcome(Outcome::NotSent)
+            .hint(Hint::Challenge("Bearer"))
+    }
+
+    /// The call has credentials that prove nothing. `why` shows nothing of them.
+    pub(crate) fn bad_credentials(why: impl Into<String>) -> Self {
+        Self::new(Code::Unauthenticated, Reason::BadCredentials, why.into())
+            .outcome(Outcome::NotSent)
+            .hint(Hint::Challenge("Bearer error=\"invalid_token\""))
+    }
+
+    /// Who calls is known, and may not call this. `needed` tells who may.
+    pub(crate) fn not_allowed(principal: &str, method: &str, needed: &str) -> Self {
+        let message = format!("{} may not call {}: {needed}", shown(principal), shown(method));
+        Self::new(Code::PermissionDenied, Reason::NotAllowed, message).outcome(Outcome::NotSent)
+    }
+
+    /// A limit on calls is reached; there is room again after `wait`.
+    pub(crate) fn rate_limited(limit: &str, wait: Duration) -> Self {
+        let message = format!("the limit of {limit} is reached: try again in {} ms", wait.as_millis().max(1));
+        Self::new(Code::ResourceExhausted, Reason::RateLimited, message)
+            .outcome(Outcome::NotSent)
+            .hint(Hint::RetryAfter(wait))
+    }
+
+    /// The server behind an agent cannot be reached, or was lost, or refused the call.
+    #[cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only an agent has an upstream"))]
+    pub(crate) fn upstream_unavailable(why: String, outcome: Outcome) -> Self {
+        Self::new(Code::Unavailable, Reason::UpstreamUnavailable, why).outcome(outcome)
+    }
+
+    /// The server behind an agent ended the call without a status, after gRPC's "HTTP2 error code to gRPC status" mapping.
+    #[cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only an agent has an upstream"))]
+    pub(crate) fn upstream_reset(why: String, reason: h2::Reason) -> Self {
+        let answer = match reason {
+            h2::Reason::CANCEL => Self::new(Code::Cancelled, Reason::UpstreamReset, why),
+            h2::Reason::ENHANCE_YOUR_CALM => Self::new(Code::ResourceExhausted, Reason::UpstreamReset, why),
+            h2::Reason::INADEQUATE_SECURITY => Self::new(Code::PermissionDenied, Reason::UpstreamReset, why),
+            h2::Reason::REFUSED_STREAM => Self::new(Code::Unavailable, Reason::UpstreamReset, why),
+            _ => Self::new(Code::Internal, Reason::UpstreamReset, why),
+        };
+        answer.outcome(Outcome::MaybeExecuted)
+    }
+
     /// What an HTTP status without a gRPC status means, after gRPC's "HTTP to gRPC status code mapping".
     pub(crate) fn http_status(status: http::StatusCode) -> Self {
         let code = match status.as_u16() {
@@ -267,7 +355,12 @@ impl Answer {
 /// The shapes an answer is wanted in.
 impl Answer {
     fn new(code: Code, reason: Reason, message: String) -> Self {
-        Self { code, message, reason, outcome: None }
+        Self { code, message, reason, outcome: None, hint: None }
+    }
+
+    fn hint(mut self, hint: Hint) -> Self {
+        self.hint = Some(hint);
+        self
     }
 
     /// What is wrong came from the service, so it has seen the call.
@@ -306,10 +399,15 @@ impl Answer {
     }
 
     fn status(&self) -> Status {
-        let metadata: HashMap<String, String> =
+        let mut metadata: HashMap<String, String> =
             self.outcome.iter().map(|outcome| ("outcome".to_owned(), outcome.as_str().to_owned())).collect();
+        if let Some(Hint::Challenge(challenge)) = self.hint {
+            metadata.insert("www-authenticate".to_owned(), challenge.to_owned());
+        }
         let mut details = ErrorDetails::with_error_info(self.reason.as_str(), DOMAIN, metadata);
-        if self.outcome == Some(Outcome::NotStarted) || self.reason == Reason::TooManyCalls {
+        if let Some(Hint::RetryAfter(wait)) = self.hint {
+            details.set_retry_info(Some(wait));
+        } else if self.outcome == Some(Outcome::NotStarted) || self.reason == Reason::TooManyCalls {
             details.set_retry_info(Some(RETRY_DELAY));
         }
         Status::with_error_details(self.code, self.message.clone(), details)
@@ -421,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_service_that_never_had_an_instance_says_how_one_would_come() {
-        let answer = Answer::no_instance("shop.Orders", None);
+        let answer = Answer::no_instance("shop.Orders", 0, None);
 
         assert_eq!(answer.code, Code::Unavailable);
         assert!(answer.message.starts_with("no instance of shop.Orders has registered yet; a backend registers by"));

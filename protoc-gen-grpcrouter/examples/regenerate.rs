@@ -25,12 +25,14 @@ fn run() -> anyhow::Result<()> {
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate is in no repository")?;
     let scratch = tempfile::tempdir().context("no place for what is generated")?;
+    let admin_client = admin(root, scratch.path(), Side::Client)?;
     let generated = [
         (wire(root, scratch.path())?, "grpcrouter-protocol/src/wire.rs"),
         (example(root, scratch.path())?, "examples/myservice/src/generated/myservice.rs"),
         (routing(root, scratch.path())?, "tests/src/generated/routing.rs"),
         (admin(root, scratch.path(), Side::Server)?, "grpcrouter-runtime/src/generated/admin.rs"),
-        (admin(root, scratch.path(), Side::Client)?, "tests/src/generated/admin.rs"),
+        (admin_client.clone(), "grpcrouter/src/generated/admin.rs"),
+        (admin_client, "tests/src/generated/admin.rs"),
         (known(root, scratch.path())?, "grpcrouter-runtime/src/gateway/reflection/known.bin"),
         // The plugin's package is published alone, so it has a copy of its own.
         (root.join("proto/options.proto"), "protoc-gen-grpcrouter/proto/options.proto"),
@@ -123,7 +125,7 @@ enum Side {
     Server,
 }
 
-/// The service of a gateway's owner, by tonic's generator alone: the runtime has the server, the tests the client.
+/// The service of a gateway's owner, by tonic's generator alone: the runtime has the server, the binary and the tests the client.
 fn admin(root: &Path, scratch: &Path, side: Side) -> anyhow::Result<PathBuf> {
     let files = protox::compile(["proto/admin.proto"], [root]).context("proto/admin.proto")?;
     let (out, client) = match side {

@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use grpcrouter_protocol::{
-    Accepted, CallId, Config, Event, Health, Hello, Incarnation, InstanceId, ResponsePart, ServiceOffer, Start, Time,
-    Tunnel, Welcome, decode_welcome, encode_hello,
+    Accepted, CallId, Config, Event, Health, Hello, Incarnation, InstanceId, Rejected, ResponsePart, ServiceOffer,
+    Start, Time, Tunnel, Welcome, decode_welcome, encode_hello,
 };
 use http::Request;
-use tokio::task::JoinHandle;
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
 
 /// One instance on one Register stream.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ impl ByHand {
                 name: "myservice.MyService".to_owned(),
                 methods: ["Method1", "Method2", "Method3", "StreamMethod"].map(str::to_owned).to_vec(),
                 descriptor_hash: Bytes::new(),
+                not_serving: false,
             }],
             software_version: "by hand".to_owned(),
             weight: 1,
@@ -55,23 +60,55 @@ impl ByHand {
 
     /// Says any Hello; a refusal is an error.
     pub async fn hello(gateway: SocketAddr, hello: &Hello) -> anyhow::Result<Self> {
-        let socket = tokio::net::TcpStream::connect(gateway).await?;
-        socket.set_nodelay(true)?;
-        let (client, connection) = h2::client::handshake(socket).await?;
+        let rejected = match Self::knock(gateway, None, &[], hello).await? {
+            Ok(registered) => return Ok(registered),
+            Err(rejected) => rejected,
+        };
+        bail!("{:?}", Welcome::Rejected(rejected))
+    }
+
+    /// Says any Hello with these `authorization` headers, over TLS if there is a configuration; the inner error is the
+    /// gateway's rejection, the outer one that there was no Welcome at all.
+    pub async fn knock(
+        gateway: SocketAddr,
+        tls: Option<&ClientConfig>,
+        authorization: &[&str],
+        hello: &Hello,
+    ) -> anyhow::Result<Result<Self, Rejected>> {
+        match tls {
+            Some(config) => {
+                Self::over(crate::tls::connect(gateway, config).await?, gateway, authorization, hello).await
+            }
+            None => {
+                let socket = tokio::net::TcpStream::connect(gateway).await?;
+                socket.set_nodelay(true)?;
+                Self::over(socket, gateway, authorization, hello).await
+            }
+        }
+    }
+
+    async fn over(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        gateway: SocketAddr,
+        authorization: &[&str],
+        hello: &Hello,
+    ) -> anyhow::Result<Result<Self, Rejected>> {
+        let (client, connection) = h2::client::handshake(io).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await;
         });
         let request = Request::post(format!("http://{gateway}/grpcrouter.Router/Register"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())?;
-        let (response, mut outgoing) = client.ready().await?.send_request(request, false)?;
+            .header("te", "trailers");
+        let request = authorization.iter().fold(request, |request, value| request.header("authorization", *value));
+        let (response, mut outgoing) = client.ready().await?.send_request(request.body(())?, false)?;
         outgoing.send_data(encode_hello(hello), false)?;
         let (head, body) = response.await?.into_parts();
         let mut incoming = Messages { stream: body, buffer: BytesMut::new() };
         let no_welcome = || format!("no Welcome, but {:?}", tonic::Status::from_header_map(&head.headers));
         let accepted = match decode_welcome(incoming.next().await?.with_context(no_welcome)?)? {
             Welcome::Accepted(accepted) => accepted,
+            Welcome::Rejected(rejected) => return Ok(Err(rejected)),
             other => bail!("{other:?}"),
         };
         let config = Config {
@@ -81,7 +118,7 @@ impl ByHand {
         };
         let started = std::time::Instant::now();
         let tunnel = Tunnel::instance(config, Time::default());
-        Ok(Self { tunnel, accepted, outgoing, incoming, connection, started })
+        Ok(Ok(Self { tunnel, accepted, outgoing, incoming, connection, started }))
     }
 
     fn now(&self) -> Time {

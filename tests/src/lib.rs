@@ -4,10 +4,14 @@
 
 pub mod admin;
 pub mod by_hand;
+pub mod certs;
 pub mod echo;
+pub mod frames;
+pub mod lines;
 pub mod load;
 pub mod pages;
 pub mod probe;
 pub mod raw;
 pub mod slow_link;
+pub mod tls;
 pub mod world;

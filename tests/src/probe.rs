@@ -122,6 +122,9 @@ impl MyService for Probe {
                         _ => {}
                     }
                 }
+                if let Some(principal) = metadata.get("x-grpcrouter-principal") {
+                    response.metadata_mut().insert("x-told-principal", principal.clone());
+                }
                 let keys: Vec<&str> = metadata.keys().map(key_name).collect();
                 response.metadata_mut().insert("x-keys", keys.join(" ").parse().map_err(|_| Status::internal("keys"))?);
                 run.done();

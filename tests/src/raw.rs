@@ -6,6 +6,7 @@ use anyhow::Context;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic_types::StatusExt;
 
 /// One connection.
@@ -42,7 +43,15 @@ impl RawClient {
     pub async fn connect(target: SocketAddr) -> anyhow::Result<(Self, tokio::task::JoinHandle<()>)> {
         let socket = tokio::net::TcpStream::connect(target).await?;
         socket.set_nodelay(true)?;
-        let (client, connection) = h2::client::handshake(socket).await?;
+        Self::over(socket, target).await
+    }
+
+    /// The same over any stream of bytes, such as one with TLS.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        target: SocketAddr,
+    ) -> anyhow::Result<(Self, tokio::task::JoinHandle<()>)> {
+        let (client, connection) = h2::client::handshake(stream).await?;
         let task = tokio::spawn(async move {
             let _ = connection.await;
         });

@@ -11,7 +11,7 @@ use grpcrouter_tests::pages::{Block, blocks, item, names, root};
 mod compiled {
     use std::{error::Error, future::Future};
 
-    use grpcrouter_runtime::{Backend, Gateway};
+    use grpcrouter_runtime::{Backend, Gateway, GatewayTls, RegistrationPolicy};
     use myservice::{
         MyServiceImpl,
         proto::{my_service_router::MyServiceRouter, my_service_server::MyServiceServer},

@@ -100,7 +100,14 @@ async fn a_watch_lists_all_and_then_tells_each_change() {
     let mut hand = ByHand::register(place.gateway.address, "hand").await.unwrap();
     assert_eq!(watch.next().await, "joined hand");
     for (version, health, state) in [(1, Health::NotServing, "NotServing"), (2, Health::Serving, "Ready")] {
-        let update = Update { version, health, weight: 1, labels: Default::default(), load_permille: 0 };
+        let update = Update {
+            version,
+            health,
+            weight: 1,
+            labels: Default::default(),
+            load_permille: 0,
+            not_serving: Vec::new(),
+        };
         hand.tunnel.update(update, Time::default());
         hand.transmit().unwrap();
         assert_eq!(watch.next().await, format!("changed hand {state}"));
@@ -132,7 +139,14 @@ async fn a_watcher_that_does_not_read_is_given_a_new_list() {
     let mut told = place.gateway.gateway.watch();
     let labels = |version| -> BTreeMap<_, _> { [("number".to_owned(), format!("{version:0>250}"))].into() };
     for version in 1..=4_000 {
-        let update = Update { version, health: Health::Serving, weight: 1, labels: labels(version), load_permille: 0 };
+        let update = Update {
+            version,
+            health: Health::Serving,
+            weight: 1,
+            labels: labels(version),
+            load_permille: 0,
+            not_serving: Vec::new(),
+        };
         hand.tunnel.update(update, Time::default());
         hand.transmit().unwrap();
         told.next().await.unwrap();

@@ -10,8 +10,6 @@ mod field;
 mod header;
 #[path = "routing_strategies/metadata.rs"]
 mod metadata;
-#[path = "routing_strategies/page.rs"]
-mod page;
 #[path = "routing_strategies/parked.rs"]
 mod parked;
 #[path = "routing_strategies/path.rs"]

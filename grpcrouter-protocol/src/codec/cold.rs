@@ -52,10 +52,11 @@ impl BatchWriter<'_> {
 
     /// Adds an Update.
     pub(crate) fn update(&mut self, update: &Update) -> bool {
-        let Update { version, health, weight, labels, load_permille } = update;
+        let Update { version, health, weight, labels, load_permille, not_serving } = update;
         let health = health_number(*health);
         let (version, weight, load_permille) = (*version, *weight, *load_permille);
-        self.state(6, &wire::Update { version, health, weight, labels: labels.clone(), load_permille })
+        let (labels, not_serving) = (labels.clone(), not_serving.clone());
+        self.state(6, &wire::Update { version, health, weight, labels, load_permille, not_serving })
     }
 
     /// Adds a MaxCalls.
@@ -91,9 +92,10 @@ pub(super) fn read_peers(bytes: &[u8]) -> Result<Vec<String>, ProtocolError> {
 }
 
 pub(super) fn read_update(bytes: &[u8]) -> Result<Update, ProtocolError> {
-    let wire::Update { version, health, weight, labels, load_permille } = read(bytes)?;
+    let wire::Update { version, health, weight, labels, load_permille, not_serving } = read(bytes)?;
     handshake::check_labels(&labels)?;
-    Ok(Update { version, health: health_of(health), weight: weight.max(1), labels, load_permille })
+    handshake::check_services(&not_serving)?;
+    Ok(Update { version, health: health_of(health), weight: weight.max(1), labels, load_permille, not_serving })
 }
 
 pub(super) fn read_max_calls(bytes: &[u8]) -> Result<u64, ProtocolError> {
@@ -153,6 +155,7 @@ pub(super) fn to_close(close: &Close) -> wire::Close {
         CloseCode::Replaced => wire::close::Code::Replaced,
         CloseCode::Shutdown => wire::close::Code::Shutdown,
         CloseCode::Internal => wire::close::Code::Internal,
+        CloseCode::PermissionDenied => wire::close::Code::PermissionDenied,
     };
     wire::Close { code: code.into(), reason: close.reason.clone(), retry_after_millis: millis(close.retry_after) }
 }
@@ -166,6 +169,7 @@ pub(super) fn from_close(close: wire::Close) -> Close {
         wire::close::Code::Replaced => CloseCode::Replaced,
         wire::close::Code::Shutdown => CloseCode::Shutdown,
         wire::close::Code::Internal => CloseCode::Internal,
+        wire::close::Code::PermissionDenied => CloseCode::PermissionDenied,
     };
     Close { code, reason: close.reason, retry_after: Duration::from_millis(close.retry_after_millis) }
 }

@@ -70,6 +70,7 @@ fn to_hello(hello: &Hello) -> wire::Hello {
         name: offer.name.clone(),
         methods: offer.methods.clone(),
         descriptor_hash: offer.descriptor_hash.clone(),
+        not_serving: offer.not_serving,
     };
     wire::Hello {
         min_version: *hello.versions.start(),
@@ -125,15 +126,21 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Prot
     labels.values().try_for_each(|value| at_most("the length of a label's value", value.len(), MAX_NAME))
 }
 
+/// Names of services in an Update.
+pub(super) fn check_services(names: &[String]) -> Result<(), ProtocolError> {
+    at_most("services", names.len(), MAX_SERVICES)?;
+    names.iter().try_for_each(|service| name("a service's name", service))
+}
+
 fn from_service(service: wire::Service) -> Result<ServiceOffer, ProtocolError> {
-    let wire::Service { name: service_name, methods, descriptor_hash } = service;
+    let wire::Service { name: service_name, methods, descriptor_hash, not_serving } = service;
     name("a service's name", &service_name)?;
     at_most("methods of a service", methods.len(), MAX_METHODS)?;
     methods.iter().try_for_each(|method| name("a method's name", method))?;
     if !matches!(descriptor_hash.len(), 0 | 32) {
         return Err(wrong("descriptor_hash must be empty or have 32 bytes"));
     }
-    Ok(ServiceOffer { name: service_name, methods, descriptor_hash })
+    Ok(ServiceOffer { name: service_name, methods, descriptor_hash, not_serving })
 }
 
 fn to_resume(resume: &Resume) -> wire::Resume {

@@ -372,6 +372,7 @@ fn state_is_read_as_it_was_written() {
         weight: 2,
         labels: [("a".into(), "b".into())].into(),
         load_permille: 500,
+        not_serving: vec!["p.S".into()],
     };
     let close = Close { code: CloseCode::Replaced, reason: "newer".into(), retry_after: Duration::from_millis(7) };
     let gateways = vec!["http://a".to_owned()];
@@ -450,6 +451,7 @@ mod handshakes {
                 name: "p.S".into(),
                 methods: vec!["M".into()],
                 descriptor_hash: Bytes::new(),
+                not_serving: true,
             }],
             software_version: "1.0".into(),
             weight: 3,

@@ -1,23 +1,27 @@
 //! Sets up a backend, and checks what was set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use grpcrouter_protocol::{CallId, Config, Health, Hello, Incarnation, InstanceId, ServiceOffer};
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use rand::Rng as _;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::check::{self, GatewayCheck};
 use super::descriptors::Offered;
+use super::dial::{Dialler, Hidden, ProxySetting, Token, WayOut};
 use super::dispatch::Services;
 use super::meters::Meters;
+#[cfg(feature = "agent")]
+use super::upstream::{Attended, Upstream};
 use super::{Backend, BackendHealth, Live, Settings};
 use crate::error::ConfigError;
 
@@ -26,11 +30,16 @@ use crate::error::ConfigError;
 #[must_use = "a builder does nothing before it is built"]
 pub struct BackendBuilder {
     gateways: Vec<String>,
+    way_out: WayOut,
     listen: Option<String>,
     instance_id: Option<String>,
     services: Services,
     /// A service that was added twice.
-    duplicate: Option<&'static str>,
+    duplicate: Option<Arc<str>>,
+    #[cfg(feature = "agent")]
+    upstreams: Vec<Upstream>,
+    #[cfg(feature = "agent")]
+    attended: Vec<Attended>,
     descriptors: Vec<Bytes>,
     routing_keys: Vec<String>,
     labels: BTreeMap<String, String>,
@@ -44,10 +53,15 @@ impl BackendBuilder {
     pub(super) fn new() -> Self {
         Self {
             gateways: Vec::new(),
+            way_out: WayOut::default(),
             listen: None,
             instance_id: None,
             services: Services::default(),
             duplicate: None,
+            #[cfg(feature = "agent")]
+            upstreams: Vec::new(),
+            #[cfg(feature = "agent")]
+            attended: Vec::new(),
             descriptors: Vec::new(),
             routing_keys: Vec::new(),
             labels: BTreeMap::new(),
@@ -58,10 +72,76 @@ impl BackendBuilder {
         }
     }
 
-    /// The gateway to dial, as `http://HOST:PORT`. Given again, it adds another gateway: the backend keeps one tunnel to
-    /// each. A host name is looked up anew with each dial.
+    /// The gateway to dial: `https://HOST`, with `:PORT` if that is not 443, or without TLS `http://HOST:PORT`. Given
+    /// again, it adds another gateway: the backend keeps one tunnel to each. A host name is looked up anew with each dial.
+    ///
+    /// Over TLS the gateway must show a certificate for that host, from a CA that this system trusts or that
+    /// [`ca_file`](Self::ca_file) names.
     pub fn gateway(mut self, uri: impl Into<String>) -> Self {
         self.gateways.push(uri.into());
+        self
+    }
+
+    /// A PEM file of CA certificates to trust beside those of the system: that of a private CA, or of a proxy that
+    /// inspects TLS. It is read again with each dial. Default: none. The system's are found as
+    /// [rustls-native-certs](https://docs.rs/rustls-native-certs) does, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.way_out.tls.ca = Some(path.into());
+        self
+    }
+
+    /// The certificate to show to gateways that ask for one, with its chain, and its private key: PEM files, read again
+    /// with each dial. Default: none.
+    pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.way_out.tls.client = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// The token that the gateways ask for, as `grpcrouter token create` prints it; it goes out as
+    /// `authorization: Bearer TOKEN` with the request to register. Replaces [`token_file`](Self::token_file). Default:
+    /// none.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.way_out.token = Token::Text(Hidden(token.into()));
+        self
+    }
+
+    /// The file that holds the token, read again with each dial, so that a new token needs no restart. Replaces
+    /// [`token`](Self::token). Default: none.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.way_out.token = Token::File(path.into());
+        self
+    }
+
+    /// The HTTP proxy to dial gateways through: `http://HOST:PORT`, `http://USER:PASSWORD@HOST:PORT` (Basic; percent-encode
+    /// what a URL cannot hold), or the same with `https://` if the proxy itself speaks TLS. It must allow CONNECT to
+    /// the gateway. Without a port it is 80 or 443. What it says counts for every gateway, whatever the environment says.
+    ///
+    /// Default: what the environment says, read at [`build`](Self::build) as curl reads it. For `https://` gateways
+    /// `https_proxy` or `HTTPS_PROXY`, for `http://` ones `http_proxy` (in small letters alone), for both `all_proxy` or
+    /// `ALL_PROXY`; `no_proxy` or `NO_PROXY` lists exceptions: `*`, host names and what is below them, IP addresses and
+    /// networks, each with a port or without. A gateway on this machine's loopback is dialled directly.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.way_out.proxy = ProxySetting::Url(Hidden(url.into()));
+        self
+    }
+
+    /// Dials gateways directly, whatever the environment says of proxies.
+    pub fn no_proxy(mut self) -> Self {
+        self.way_out.proxy = ProxySetting::Never;
+        self
+    }
+
+    /// How long one try to reach a gateway may take in all, from the look-up of its name to its Welcome. Default 10 s: a
+    /// way that is slower is of no use, and the next try may find a better one. 100 ms to 300 s.
+    pub fn dial_timeout(mut self, timeout: Duration) -> Self {
+        self.way_out.timeout = timeout;
+        self
+    }
+
+    /// Lets the token go to `http://` gateways beyond this machine, where everybody on the way can read it: for networks
+    /// that you trust. Default: [`build`](Self::build) refuses that.
+    pub fn insecure(mut self) -> Self {
+        self.way_out.is_insecure = true;
         self
     }
 
@@ -98,6 +178,21 @@ impl BackendBuilder {
         if let Err(name) = self.services.add(service) {
             self.duplicate = Some(name);
         }
+        self
+    }
+
+    /// The services that `upstream` names, of a server beside this process that knows nothing of gateways. May be given
+    /// again, for another server.
+    #[cfg(feature = "agent")]
+    pub fn upstream(mut self, upstream: Upstream) -> Self {
+        self.upstreams.push(upstream);
+        self
+    }
+
+    /// The services of an upstream that somebody else keeps the connection to.
+    #[cfg(feature = "agent")]
+    pub(super) fn attending(mut self, attended: Attended) -> Self {
+        self.attended.push(attended);
         self
     }
 
@@ -158,10 +253,13 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// The first thing that cannot be used, by the name of the method that set it, and what to do.
-    pub fn build(self) -> Result<Backend, ConfigError> {
+    #[cfg_attr(not(feature = "agent"), allow(unused_mut, reason = "only upstreams are added here"))]
+    pub fn build(mut self) -> Result<Backend, ConfigError> {
         if let Some(service) = self.duplicate {
-            return Err(ConfigError::DuplicateService { service: service.to_owned() });
+            return Err(ConfigError::DuplicateService { service: service.to_string() });
         }
+        #[cfg(feature = "agent")]
+        let upstreams = Attended::add_all(&self.upstreams, &self.attended, &mut self.services)?;
         let services = self.services.names();
         if services.is_empty() {
             let hint = "add a service with .add_service(MyServiceServer::new(..))";
@@ -170,8 +268,7 @@ impl BackendBuilder {
         if self.gateways.is_empty() && self.listen.is_none() {
             return Err(ConfigError::NoWayIn);
         }
-        let gateways =
-            self.gateways.iter().map(|uri| GatewayAddress::parse(uri)).collect::<Result<Vec<_>, ConfigError>>()?;
+        let gateways = self.diallers()?;
         let id = self.instance_id.unwrap_or_else(default_instance_id);
         let instance_id = InstanceId::parse(id.as_str())
             .map_err(|error| ConfigError::setting("instance_id", format!("{id:?}"), error.to_string()))?;
@@ -198,10 +295,11 @@ impl BackendBuilder {
         let offered = Offered::read(self.descriptors)
             .map_err(|error| ConfigError::setting("descriptors", "a set of files", error.to_string()))?;
         let offers = services.iter().map(|name| ServiceOffer {
-            name: (*name).to_owned(),
+            name: name.to_string(),
             // tonic's servers do not tell their methods.
             methods: Vec::new(),
             descriptor_hash: offered.hash(name),
+            not_serving: false,
         });
         let hello = Hello {
             versions: Config::VERSIONS,
@@ -224,67 +322,62 @@ impl BackendBuilder {
         services.add_beside(offered.clone());
         let services = Arc::new(services);
         let meters = Meters::new(hello.instance_id.clone(), services.clone());
-        let settings =
-            Settings { gateways, listen: self.listen, hello, config, services, drain_timeout: self.drain_timeout };
+        let settings = Settings {
+            gateways,
+            listen: self.listen,
+            hello,
+            config,
+            services,
+            drain_timeout: self.drain_timeout,
+            #[cfg(feature = "agent")]
+            upstreams,
+        };
         Ok(Backend::new(settings, Live::new(meters, health)))
     }
-}
 
-/// The address of a gateway, checked.
-#[derive(Clone, Debug)]
-pub(super) struct GatewayAddress {
-    uri: Uri,
-    host: String,
-    port: u16,
-}
-
-impl GatewayAddress {
-    fn parse(text: &str) -> Result<Self, ConfigError> {
-        let wrong = |why: &str| ConfigError::setting("gateway", format!("{text:?}"), why);
-        let uri: Uri = text.parse().map_err(|_| wrong("it is not a URI; write http://HOST:PORT"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(wrong("TLS comes with a later version; use http:// and a network that you trust for now"));
-            }
-            Some(_) => return Err(wrong("the scheme must be http; write http://HOST:PORT")),
-            None => return Err(wrong(&format!("it has no scheme; write http://{text}"))),
+    /// Tries to reach each gateway once, step by step, and tells what was found: for a person who asks why it cannot be
+    /// reached. Takes at most the [`dial_timeout`](Self::dial_timeout) for each, and a second to say goodbye.
+    ///
+    /// At the end it registers, with the token and the certificate that were set, the services that were added and
+    /// `services`, by their full names. It does so as an instance that drains and does not serve, named after
+    /// [`instance_id`](Self::instance_id) with `-check` behind it: no call comes to it and nobody is displaced. Without
+    /// any service it asks no gateway whether it would let one in.
+    ///
+    /// # Errors
+    /// What [`build`](Self::build) would refuse of the way to a gateway. That a gateway cannot be reached is no error, but
+    /// what is found.
+    ///
+    /// # Cancel safety
+    /// Dropping the future early leaves nothing behind.
+    pub async fn check(
+        self,
+        services: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<GatewayCheck>, ConfigError> {
+        if self.gateways.is_empty() {
+            return Err(ConfigError::NoWayIn);
         }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(wrong("a gateway has no path; write http://HOST:PORT"));
+        let diallers = self.diallers()?;
+        let id = match self.instance_id {
+            Some(id) => format!("{id}-check"),
+            None => format!("check-{:08x}", rand::rng().random::<u32>()),
+        };
+        let instance_id = InstanceId::parse(id.as_str())
+            .map_err(|error| ConfigError::setting("instance_id", format!("{id:?}"), error.to_string()))?;
+        let added = self.services.names().into_iter().map(|name| name.to_string());
+        let services: BTreeSet<String> = added.chain(services.into_iter().map(Into::into)).collect();
+        for service in &services {
+            name("check", service)?;
         }
-        let host = uri.host().unwrap_or_default();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
-        if host.is_empty() {
-            return Err(wrong("it has no host; write http://HOST:PORT"));
+        let hello = check::hello(instance_id, services.into_iter().collect());
+        let mut found = Vec::with_capacity(diallers.len());
+        for dialler in &diallers {
+            found.push(check::check(dialler, &hello).await);
         }
-        let port = uri
-            .port_u16()
-            .ok_or_else(|| wrong(&format!("it has no port; write http://{host}:8080 if that is the gateway's")))?;
-        if port == 0 {
-            return Err(wrong("nothing can listen at port 0; write the gateway's port"));
-        }
-        Ok(Self { uri, host, port })
+        Ok(found)
     }
 
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub(super) fn register_uri(&self) -> Uri {
-        let mut parts = self.uri.clone().into_parts();
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/grpcrouter.Router/Register"));
-        Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone())
-    }
-}
-
-impl fmt::Display for GatewayAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.uri.authority().map_or("", |authority| authority.as_str()))
+    fn diallers(&self) -> Result<Vec<Dialler>, ConfigError> {
+        self.gateways.iter().map(|uri| self.way_out.to(uri, |name| std::env::var(name).ok())).collect()
     }
 }
 

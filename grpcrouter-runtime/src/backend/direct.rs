@@ -26,7 +26,7 @@ use super::dispatch::Services;
 use super::meters::Meters;
 use crate::accept_log::AcceptLog;
 use crate::h2_body::RecvBody;
-use crate::metadata;
+use crate::metadata::{self, Vouched};
 
 /// The door for direct calls.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Door {
         let authority = Text::from(head.uri.authority().map(ToString::to_string).unwrap_or_default());
         // Through the same rules as a call that comes over a gateway: what must not cross there is not seen here.
         let meter = self.meters.began(path.clone());
-        let request = metadata::start_from_request(&head.headers, path, authority)
+        let request = metadata::start_from_request(&head.headers, path, authority, &Vouched::default())
             .and_then(|head| Ok((metadata::request_from_start(&head.start, head.timeout)?, head.timeout)));
         let (request, time_left) = match request {
             Ok(request) => request,

@@ -27,7 +27,7 @@ use crate::tunnel::{Started, TunnelEvents, TunnelHandle, why};
 /// The services of a backend, by full name: one look for each call, whatever the method.
 #[derive(Default)]
 pub(super) struct Services {
-    by_name: HashMap<&'static str, Box<dyn AnyService>>,
+    by_name: HashMap<Arc<str>, Box<dyn AnyService>>,
     /// Of the backend's own: not registered, and behind what its user added.
     beside: Vec<(&'static str, Box<dyn AnyService>)>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Services {
 impl Services {
     /// # Errors
     /// The name, if a service of that name is there already.
-    pub(super) fn add<S, B>(&mut self, service: S) -> Result<(), &'static str>
+    pub(super) fn add<S, B>(&mut self, service: S) -> Result<(), Arc<str>>
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + NamedService
@@ -47,9 +47,23 @@ impl Services {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.by_name.insert(S::NAME, Box::new(Erased(service))) {
+        self.add_named(S::NAME.into(), service)
+    }
+
+    /// The same for a service that is known by name only as the program runs.
+    ///
+    /// # Errors
+    /// The name, if a service of that name is there already.
+    pub(super) fn add_named<S, B>(&mut self, name: Arc<str>, service: S) -> Result<(), Arc<str>>
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.by_name.insert(name.clone(), Box::new(Erased(service))) {
             None => Ok(()),
-            Some(_) => Err(S::NAME),
+            Some(_) => Err(name),
         }
     }
 
@@ -68,9 +82,9 @@ impl Services {
     }
 
     /// The names, in order.
-    pub(super) fn names(&self) -> Vec<&'static str> {
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
         // Through a tree: a table has no order of its own.
-        self.by_name.keys().map(|name| (*name, ())).collect::<BTreeMap<_, _>>().into_keys().collect()
+        self.by_name.keys().map(|name| (name.clone(), ())).collect::<BTreeMap<_, _>>().into_keys().collect()
     }
 
     /// Whether a path names one of them.
@@ -89,7 +103,8 @@ impl Services {
         match self.find(service) {
             Some(service) => service.call(request),
             None => {
-                let answer = Answer::unknown_service(service, status::nearest(service, self.by_name.keys().copied()));
+                let answer =
+                    Answer::unknown_service(service, status::nearest(service, self.by_name.keys().map(AsRef::as_ref)));
                 Box::pin(std::future::ready(answer.into_http()))
             }
         }

@@ -14,15 +14,14 @@ use crate::health::{Book, HealthService, Whole};
 /// How a backend stands and how each of its services does; from [`Backend::health`](super::Backend::health). Clones are
 /// the same health.
 ///
-/// At the backend's own port `grpc.health.v1.Health` answers for each service by itself. A gateway knows an instance as
-/// a whole: it sends no new call to one that has any service that does not serve, and running calls finish. Services
-/// that fail by themselves therefore belong into backends of their own.
+/// At the backend's own port `grpc.health.v1.Health` answers for each service by itself, and a gateway sends no new call
+/// to a service that does not serve; the backend's others go on. Running calls finish.
 ///
 /// ```no_run
 /// # async fn works() -> bool { true }
 /// # async fn example(backend: grpcrouter_runtime::Backend) -> Result<(), grpcrouter_runtime::NoSuchService> {
 /// let health = backend.health();
-/// health.set_serving("shop.Orders", false)?;
+/// health.set_serving("shop.Orders", false)?; // no new orders here
 /// // … and for the whole backend:
 /// health.set_serving("", works().await)?;
 /// # Ok(())
@@ -34,7 +33,7 @@ pub struct BackendHealth(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     whole: watch::Sender<Whole>,
-    services: BTreeMap<&'static str, watch::Sender<bool>>,
+    services: BTreeMap<Arc<str>, watch::Sender<bool>>,
     /// What gateways are told.
     said: watch::Sender<Said>,
 }
@@ -47,21 +46,31 @@ struct State {
 }
 
 /// What a gateway is to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
     /// Rises with each change.
     pub(super) version: u64,
+    /// Of the whole.
     pub(super) health: Health,
+    /// Services that do not serve, by name.
+    pub(super) not_serving: Vec<Arc<str>>,
+}
+
+impl Said {
+    /// Whether `service` does not serve.
+    pub(super) fn is_ill(&self, service: &str) -> bool {
+        self.not_serving.iter().any(|name| &**name == service)
+    }
 }
 
 impl BackendHealth {
     /// All serve.
-    pub(super) fn new(services: &[&'static str]) -> Self {
+    pub(super) fn new(services: &[Arc<str>]) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
             whole: watch::Sender::new(Whole::Serving),
-            services: services.iter().map(|name| (*name, watch::Sender::new(true))).collect(),
-            said: watch::Sender::new(Said { version: 0, health: Health::Serving }),
+            services: services.iter().map(|name| (name.clone(), watch::Sender::new(true))).collect(),
+            said: watch::Sender::new(Said { version: 0, health: Health::Serving, not_serving: Vec::new() }),
         }))
     }
 
@@ -79,16 +88,17 @@ impl BackendHealth {
             self.tell_whole(&state);
         } else {
             let Some(known) = inner.services.get(service) else {
-                let known = inner.services.keys().copied().collect::<Vec<_>>().join(", ");
+                let known = inner.services.keys().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
                 return Err(NoSuchService { service: service.to_owned(), known });
             };
             known.send_replace(serving);
         }
-        let serves = !state.is_ill && inner.services.values().all(|service| *service.borrow());
-        let health = if serves { Health::Serving } else { Health::NotServing };
+        let health = if state.is_ill { Health::NotServing } else { Health::Serving };
+        let ill = inner.services.iter().filter(|(_, serving)| !*serving.borrow());
+        let not_serving: Vec<_> = ill.map(|(name, _)| name.clone()).collect();
         inner.said.send_if_modified(|said| {
-            let changes = said.health != health;
-            *said = Said { version: said.version + u64::from(changes), health };
+            let changes = (said.health, &said.not_serving) != (health, &not_serving);
+            *said = Said { version: said.version + u64::from(changes), health, not_serving };
             changes
         });
         Ok(())
@@ -109,8 +119,9 @@ impl BackendHealth {
 
     /// Answers at the backend's own port.
     pub(super) fn server(&self) -> HealthServer<HealthService> {
-        let services = self.0.services.iter().map(|(name, serving)| ((*name).to_owned(), serving.subscribe()));
-        HealthService::server(Book { whole: self.0.whole.subscribe(), services: services.collect() }, MAX_WATCHES)
+        let services = self.0.services.iter().map(|(name, serving)| (name.to_string(), serving.subscribe()));
+        let services = watch::Sender::new(services.collect()).subscribe();
+        HealthService::server(Book { whole: self.0.whole.subscribe(), services }, MAX_WATCHES)
     }
 
     fn tell_whole(&self, state: &State) {
@@ -129,7 +140,7 @@ impl BackendHealth {
 
 impl fmt::Debug for BackendHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services = self.0.services.iter().map(|(name, serving)| (*name, *serving.borrow()));
+        let services = self.0.services.iter().map(|(name, serving)| (name, *serving.borrow()));
         let services: BTreeMap<_, _> = services.collect();
         f.debug_struct("BackendHealth").field("whole", &*self.0.whole.borrow()).field("services", &services).finish()
     }
@@ -144,24 +155,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_are_told_what_the_services_and_the_whole_come_to_and_only_when_it_changes() {
-        let health = BackendHealth::new(&["a.A", "b.B"]);
+    fn gateways_are_told_of_the_whole_and_of_each_service_and_only_when_it_changes() {
+        let health = BackendHealth::new(&["a.A".into(), "b.B".into()]);
         let mut said = Vec::new();
 
         for (service, serving) in
             [("a.A", true), ("a.A", false), ("", false), ("a.A", true), ("b.B", false), ("", true), ("b.B", true)]
         {
             health.set_serving(service, serving).unwrap();
-            let Said { version, health } = *health.said().borrow();
-            said.push((version, health == Health::Serving));
+            let Said { version, health, not_serving } = health.said().borrow().clone();
+            said.push((version, health == Health::Serving, not_serving.join(" ")));
         }
 
-        assert_eq!(said, [(0, true), (1, false), (1, false), (1, false), (1, false), (1, false), (2, true)]);
+        let told = |version, serving, ill: &str| (version, serving, ill.to_owned());
+        let expected = [
+            told(0, true, ""),
+            told(1, true, "a.A"),
+            told(2, false, "a.A"),
+            told(3, false, ""),
+            told(4, false, "b.B"),
+            told(5, true, "b.B"),
+            told(6, true, ""),
+        ];
+        assert_eq!(said, expected);
     }
 
     #[test]
     fn a_backend_that_stops_is_over_whatever_its_owner_says_and_then_as_it_was() {
-        let health = BackendHealth::new(&["a.A"]);
+        let health = BackendHealth::new(&["a.A".into()]);
         health.stops(true);
         health.set_serving("", false).unwrap();
         assert_eq!(*health.0.whole.borrow(), Whole::Over);
@@ -174,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_service_that_is_not_there_has_no_health() {
-        let error = BackendHealth::new(&["a.A", "b.B"]).set_serving("a.B", false).unwrap_err();
+        let error = BackendHealth::new(&["a.A".into(), "b.B".into()]).set_serving("a.B", false).unwrap_err();
 
         assert_eq!(error.to_string(), "the backend has no service a.B; it has a.A, b.B");
     }

@@ -29,7 +29,9 @@ pub(super) struct Meters {
     unknown: Arc<MethodMeter>,
     pub(super) tunnel: TunnelMeter,
     pub(super) registered: Counter,
+    misconfigured: Counter,
     unreachable: Counter,
+    untrusted: Counter,
     rejected: Counter,
     not_a_gateway: Counter,
     broken: Counter,
@@ -47,7 +49,9 @@ impl Meters {
             unknown: Arc::new(MethodMeter::unknown()),
             tunnel: TunnelMeter::new(Side::Instance),
             registered: dials("registered"),
+            misconfigured: dials("misconfigured"),
             unreachable: dials("unreachable"),
+            untrusted: dials("untrusted"),
             rejected: dials("rejected"),
             not_a_gateway: dials("not_a_gateway"),
             broken: dials("broken"),
@@ -57,7 +61,13 @@ impl Meters {
     /// A gateway was dialled in vain.
     pub(super) fn not_registered(&self, error: &ConnectError) {
         let counter = match error {
-            ConnectError::Dial { .. } | ConnectError::Timeout { .. } => &self.unreachable,
+            ConnectError::Token(_) | ConnectError::File(_) => &self.misconfigured,
+            ConnectError::Name { .. }
+            | ConnectError::Dial { .. }
+            | ConnectError::Proxy { .. }
+            | ConnectError::InFront { .. }
+            | ConnectError::Timeout { .. } => &self.unreachable,
+            ConnectError::Tls { .. } => &self.untrusted,
             ConnectError::NotHttp2 { .. } | ConnectError::NotAGateway { .. } => &self.not_a_gateway,
             ConnectError::NoWelcome { .. } | ConnectError::BadWelcome { .. } => &self.broken,
             ConnectError::Rejected { .. } => &self.rejected,

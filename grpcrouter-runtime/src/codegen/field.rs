@@ -13,20 +13,20 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct FieldPath {
+pub struct FieldPath<'a> {
     /// The number of the field in the request, then in the message that it holds, and so on.
-    pub numbers: &'static [u32],
+    pub numbers: &'a [u32],
     /// The type of the last one.
     pub kind: FieldType,
     /// Whether the last one has a presence of its own: a value that is zero or empty is a key too then.
     pub presence: bool,
     /// For each number, the other fields of the same oneof, of which the last on the wire wins. Empty: there are none.
-    pub rivals: &'static [&'static [u32]],
+    pub rivals: &'a [&'a [u32]],
 }
 
-impl FieldPath {
+impl<'a> FieldPath<'a> {
     /// A field that is in no oneof, whose zero or empty value means that it is not set.
-    pub const fn new(numbers: &'static [u32], kind: FieldType) -> Self {
+    pub const fn new(numbers: &'a [u32], kind: FieldType) -> Self {
         Self { numbers, kind, presence: false, rivals: &[] }
     }
 
@@ -37,7 +37,7 @@ impl FieldPath {
     }
 
     /// Sets, for each number, the other fields of the same oneof.
-    pub const fn rivals(mut self, rivals: &'static [&'static [u32]]) -> Self {
+    pub const fn rivals(mut self, rivals: &'a [&'a [u32]]) -> Self {
         self.rivals = rivals;
         self
     }

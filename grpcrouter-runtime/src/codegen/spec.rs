@@ -51,7 +51,7 @@ pub struct ServiceSpec {
     /// Whether a call that finds no instance waits for one.
     pub wait_for_instance: bool,
     /// The field that `FIELD_BASED` reads, of a request of every method that has no other.
-    pub field: Option<FieldPath>,
+    pub field: Option<FieldPath<'static>>,
     /// The service's methods, in the order of the proto file.
     pub methods: &'static [MethodSpec],
     /// The proto file of the service with all that it imports, an encoded `FileDescriptorSet`, for reflection. Google's
@@ -114,7 +114,7 @@ impl ServiceSpec {
     }
 
     /// Sets the field that `FIELD_BASED` reads.
-    pub const fn field(mut self, field: FieldPath) -> Self {
+    pub const fn field(mut self, field: FieldPath<'static>) -> Self {
         self.field = Some(field);
         self
     }
@@ -138,11 +138,7 @@ impl ServiceSpec {
 
     /// How the calls of one of its methods are routed: the service's options, overridden field by field by the method's.
     pub fn routes(&self, method: &MethodSpec) -> Routes {
-        self.routes_with(&method.routes)
-    }
-
-    /// The same for any method, by what it sets itself.
-    pub(crate) fn routes_with(&self, own: &MethodRoutes) -> Routes {
+        let own = &method.routes;
         Routes {
             target: own.target.unwrap_or(self.target),
             routing_key: own.routing_key.or(self.routing_key),
@@ -175,7 +171,7 @@ pub struct Routes {
     /// See [`ServiceSpec::wait_for_instance`].
     pub wait_for_instance: bool,
     /// See [`ServiceSpec::field`].
-    pub field: Option<FieldPath>,
+    pub field: Option<FieldPath<'static>>,
 }
 
 /// One method of a service.
@@ -191,7 +187,7 @@ pub struct MethodSpec {
     /// Which side streams.
     pub kind: Kind,
     /// What `method_routes_to` sets.
-    pub routes: MethodRoutes,
+    pub routes: MethodRoutes<'static>,
 }
 
 impl MethodSpec {
@@ -201,7 +197,7 @@ impl MethodSpec {
     }
 
     /// Sets what is different for this method.
-    pub const fn routes(mut self, routes: MethodRoutes) -> Self {
+    pub const fn routes(mut self, routes: MethodRoutes<'static>) -> Self {
         self.routes = routes;
         self
     }
@@ -210,15 +206,15 @@ impl MethodSpec {
 /// What a method's own option sets; the rest is its service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct MethodRoutes {
+pub struct MethodRoutes<'a> {
     /// The service that backends register for this method, in full.
-    pub target: Option<&'static str>,
+    pub target: Option<&'a str>,
     /// See [`ServiceSpec::routing_key`].
-    pub routing_key: Option<&'static str>,
+    pub routing_key: Option<&'a str>,
     /// See [`ServiceSpec::strategy`].
     pub strategy: Option<Strategy>,
     /// See [`ServiceSpec::path_prefix`].
-    pub path_prefix: Option<&'static str>,
+    pub path_prefix: Option<&'a str>,
     /// See [`ServiceSpec::load_balancing`].
     pub load_balancing: Option<LoadBalancing>,
     /// See [`ServiceSpec::on_missing_key`].
@@ -226,10 +222,10 @@ pub struct MethodRoutes {
     /// See [`ServiceSpec::wait_for_instance`].
     pub wait_for_instance: Option<bool>,
     /// See [`ServiceSpec::field`].
-    pub field: Option<FieldPath>,
+    pub field: Option<FieldPath<'a>>,
 }
 
-impl MethodRoutes {
+impl<'a> MethodRoutes<'a> {
     /// Nothing of its own.
     pub const fn new() -> Self {
         Self {
@@ -245,13 +241,13 @@ impl MethodRoutes {
     }
 
     /// Sets the service that backends register for this method.
-    pub const fn target(mut self, target: &'static str) -> Self {
+    pub const fn target(mut self, target: &'a str) -> Self {
         self.target = Some(target);
         self
     }
 
     /// Sets what holds the routing key.
-    pub const fn routing_key(mut self, routing_key: &'static str) -> Self {
+    pub const fn routing_key(mut self, routing_key: &'a str) -> Self {
         self.routing_key = Some(routing_key);
         self
     }
@@ -263,7 +259,7 @@ impl MethodRoutes {
     }
 
     /// Sets the prefix that is served beside the bare path.
-    pub const fn path_prefix(mut self, path_prefix: &'static str) -> Self {
+    pub const fn path_prefix(mut self, path_prefix: &'a str) -> Self {
         self.path_prefix = Some(path_prefix);
         self
     }
@@ -287,7 +283,7 @@ impl MethodRoutes {
     }
 
     /// Sets the field that `FIELD_BASED` reads.
-    pub const fn field(mut self, field: FieldPath) -> Self {
+    pub const fn field(mut self, field: FieldPath<'a>) -> Self {
         self.field = Some(field);
         self
     }

@@ -182,6 +182,8 @@ impl From<RegisteredInstance> for Instance {
             open_calls: one.open_calls as u64,
             calls: one.calls,
             connected_for_ms: u64::try_from(one.connected_for.as_millis()).unwrap_or(u64::MAX),
+            principal: one.principal.unwrap_or_default(),
+            services_not_serving: one.not_serving,
         }
     }
 }

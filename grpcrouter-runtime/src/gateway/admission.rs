@@ -1,13 +1,105 @@
-//! Who may register. Everything that is checked of a Hello beyond its shape is checked here.
+//! Who may register, and as what. Everything that is checked of an instance beyond the shape of its Hello is checked here.
 
-use std::time::Duration;
+mod claims;
+mod credentials;
+mod entitlement;
+mod failures;
+mod policy;
+mod refusal;
+mod rules;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use grpcrouter_protocol::{Agreement, Hello, RejectReason, Rejected, agree};
+use http::HeaderMap;
+use tracing::warn;
 
-use super::GatewayCore;
+use self::{
+    claims::Claims,
+    credentials::Proof,
+    failures::{Failures, Try},
+    policy::{LOOK_AGAIN, LOOK_EVERY, Policy},
+    rules::Verified,
+};
+pub(super) use self::{entitlement::Entitlement, refusal::Refusal};
+use super::{GatewayCore, peer::Peer, registration::RegistrationPolicy};
+use crate::{clock, error::ConfigError};
+
+/// Who may register at one gateway, and who has done so.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// None: everybody may, and nobody is anybody.
+    policy: Option<Policy>,
+    claims: Arc<Mutex<Claims>>,
+    failures: Mutex<Failures>,
+}
+
+impl Admission {
+    pub(super) fn new(policy: Option<RegistrationPolicy>) -> Result<Self, ConfigError> {
+        let policy = policy.map(|written| {
+            let what = written.path().map_or_else(|| "rules".to_owned(), |path| path.display().to_string());
+            Policy::new(written).map_err(|why| ConfigError::setting("registration", what, why))
+        });
+        Ok(Self { policy: policy.transpose()?, claims: Arc::default(), failures: Mutex::default() })
+    }
+
+    /// Whether not everybody may register.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.policy.is_some()
+    }
+
+    /// Looks at the credentials of a request to register, before anything else of it is read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets nobody in.
+    pub(super) async fn authenticate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Entry, Refusal> {
+        let Some(policy) = &self.policy else { return Ok(Entry(None)) };
+        let proof = Proof::read(headers, peer).map_err(|refusal| self.failed(refusal, peer))?;
+        let judge = || policy.rules().borrow().judge(&proof, SystemTime::now());
+        policy.refresh(LOOK_EVERY).await;
+        let verified = match judge() {
+            Ok(verified) => verified,
+            Err(_) => {
+                policy.refresh(LOOK_AGAIN).await;
+                judge().map_err(|refusal| self.failed(refusal, peer))?
+            }
+        };
+        Ok(Entry(Some((proof, verified))))
+    }
+
+    /// Counts a try with wrong credentials, and tells the log what the peer is not told.
+    fn failed(&self, refusal: Refusal, peer: Option<&Peer>) -> Refusal {
+        let from = peer.map(|peer| peer.address.ip());
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_more = failures.one_more(from, clock::now());
+        drop(failures);
+        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
+        if one_more != Try::TooMany {
+            let more =
+                (one_more == Try::FirstTooMany).then_some("there are too many: for a minute they are not told here");
+            warn!(peer, detail = refusal.detail(), more, "credentials refused: {refusal}");
+        }
+        if one_more == Try::Told { refusal } else { Refusal::TooManyTries }
+    }
+}
+
+/// Credentials that were right when they were shown; none where nobody asks for any.
+#[derive(Debug)]
+pub(super) struct Entry(Option<(Proof, Verified)>);
+
+/// One that is let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) agreement: Agreement,
+    /// None where nobody asks for credentials.
+    pub(super) entitlement: Option<Entitlement>,
+}
 
 /// Lets an instance in, or says why not.
-pub(super) fn admit(core: &GatewayCore, hello: &Hello) -> Result<Agreement, Rejected> {
+pub(super) fn admit(core: &GatewayCore, hello: &Hello, entry: Entry) -> Result<Admitted, Rejected> {
     if core.counts.is_stopping() {
         let mut rejected = rejected(RejectReason::Draining, "this gateway is about to stop".to_owned());
         rejected.retry_after = RETRY_AFTER_STOP;
@@ -40,12 +132,25 @@ pub(super) fn admit(core: &GatewayCore, hello: &Hello) -> Result<Agreement, Reje
         return Err(rejected(RejectReason::ResourceExhausted, why));
     }
     let agreement = agree(hello, &core.limits.tunnel)?;
+    let entitlement = match entry.0 {
+        Some((proof, verified)) => {
+            // The rules and the time may have changed while Hello was waited for.
+            let again = core.admission.policy.as_ref().map(|policy| {
+                let rules = policy.rules().borrow().clone();
+                rules.judge(&proof, SystemTime::now())
+            });
+            let verified = again.unwrap_or(Ok(verified)).map_err(|refusal| refusal.rejected())?;
+            let entitlement = Entitlement::new(proof, &verified, hello, &core.admission.claims);
+            Some(entitlement.map_err(|refusal| refusal.rejected())?)
+        }
+        None => None,
+    };
     // Last: it counts, and only one who would be let in.
     core.registry.may_take(hello).map_err(|retry_after| Rejected {
         retry_after,
         ..rejected(RejectReason::Flapping, format!("processes push each other out of the instance id {:?}: give each its own .instance_id(..); the one that is here stays", hello.instance_id.as_str()))
     })?;
-    Ok(agreement)
+    Ok(Admitted { agreement, entitlement })
 }
 
 fn rejected(reason: RejectReason, message: String) -> Rejected {
@@ -72,7 +177,7 @@ mod tests {
 
     fn answer(hello: &Hello) -> Result<Agreement, RejectReason> {
         let gateway = gateway();
-        admit(gateway.core(), hello).map_err(|rejected| rejected.reason)
+        admit(gateway.core(), hello, Entry(None)).map(|it| it.agreement).map_err(|rejected| rejected.reason)
     }
 
     #[test]
@@ -104,7 +209,7 @@ mod tests {
         let gateway = gateway();
         gateway.core().counts.set_stopping(true);
 
-        let rejected = admit(gateway.core(), &hello("a", "shop.Orders")).unwrap_err();
+        let rejected = admit(gateway.core(), &hello("a", "shop.Orders"), Entry(None)).unwrap_err();
 
         assert_eq!(rejected.reason, RejectReason::Draining);
         assert_eq!(rejected.retry_after, Duration::from_secs(1));

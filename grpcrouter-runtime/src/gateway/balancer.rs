@@ -12,7 +12,7 @@ mod weighted;
 
 use std::{fmt::Debug, sync::Arc};
 
-pub(super) use self::{chance::Dice, peak_ewma::Latency};
+pub(super) use self::{chance::Dice, consistent_hash::hash, peak_ewma::Latency};
 use self::{
     consistent_hash::ConsistentHash, least_request::LeastRequest, peak_ewma::PeakEwma, random::Random,
     round_robin::RoundRobin, weighted::Weighted,

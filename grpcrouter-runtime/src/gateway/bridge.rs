@@ -8,11 +8,7 @@ use http::{Request, Response};
 use http_body::Body as _;
 use tracing::debug;
 
-use super::{
-    GatewayCore,
-    own::OwnService,
-    register::{Peer, register},
-};
+use super::{GatewayCore, own::OwnService, pass::Asked, peer::Peer, register::register};
 use crate::{
     h2_body::{PumpError, RecvBody, pump},
     health::Whole,
@@ -23,10 +19,10 @@ pub(super) async fn carry_register(
     core: Arc<GatewayCore>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    peer: String,
+    peer: Peer,
 ) {
     let mut request = request.map(RecvBody::new);
-    request.extensions_mut().insert(Peer(peer));
+    request.extensions_mut().insert(peer);
     let (response, stream) = register(core, request).await;
     let (head, body) = response.into_parts();
     // Trailers-only: a status in headers that do not end the stream is none.
@@ -51,6 +47,30 @@ pub(super) async fn carry_register(
             // What the tunnel said last may still be on its way; a peer that does not read cannot keep it here.
             if let Ok(written) = tokio::time::timeout(LAST_WORDS, write).await {
                 report(written);
+            }
+        }
+    }
+}
+
+/// Carries one call of a client to a service of the gateway's own, if the client may call it.
+pub(super) async fn carry_own_of(
+    peer: Peer,
+    core: Arc<GatewayCore>,
+    service: OwnService,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let asked = Asked { path: request.uri().path(), headers: request.headers(), address: Some(peer.address.ip()) };
+    match core.gate.as_ref().map(|gate| gate.check(&asked)).transpose() {
+        Ok(pass) => {
+            carry_own(core, service, request, respond).await;
+            // What the call holds, it holds until here.
+            drop(pass);
+        }
+        Err(answer) => {
+            debug!(peer = %peer.address, code = ?answer.code, reason = answer.reason.as_str(), "call refused");
+            if let Err(error) = respond.send_response(answer.into_http::<()>(), true) {
+                debug!(%error, "a call was gone before it was refused");
             }
         }
     }

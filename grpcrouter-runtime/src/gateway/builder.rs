@@ -1,11 +1,24 @@
 //! Sets what a gateway is to be; `build()` checks it once.
 
+mod connections;
+#[cfg(feature = "callers")]
+mod gate;
+mod registration;
+mod services;
+
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use grpcrouter_protocol::{Config, WindowPool};
+use tokio::sync::watch;
 
 use super::{
-    Gateway, GatewayCore, Limits, health,
+    Gateway, GatewayCore, Limits,
+    admission::Admission,
+    arrivals::Arrivals,
+    connection::Times,
+    doors::Doors,
+    health,
     meters::Meters,
     own::OwnServices,
     reflection::{self, Reflection},
@@ -13,6 +26,7 @@ use super::{
     route::Routes,
     service_routes::ServiceRoutes,
     stats::Counts,
+    tls::GatewayTls,
 };
 use crate::{codegen::Router, error::ConfigError};
 
@@ -35,8 +49,13 @@ pub struct GatewayBuilder {
     eject_after: u32,
     on_change: Vec<OnChange>,
     services: Vec<ServiceRoutes>,
+    descriptors: Vec<Bytes>,
+    any_service: Option<ServiceRoutes>,
     drain_timeout: Duration,
+    tls: Option<GatewayTls>,
+    times: Times,
     max_connections: usize,
+    max_connections_per_address: usize,
     max_calls: usize,
     max_open_calls: u32,
     max_message_size: usize,
@@ -46,14 +65,22 @@ pub struct GatewayBuilder {
     reflection: bool,
     max_health_watches: usize,
     admin_beyond_loopback: bool,
+    said: registration::Said,
+    #[cfg(feature = "callers")]
+    callers: Option<super::callers::Callers>,
 }
 
 impl GatewayBuilder {
     pub(super) fn new() -> Self {
         Self {
             services: Vec::new(),
+            descriptors: Vec::new(),
+            any_service: None,
             drain_timeout: DRAIN_TIMEOUT,
+            tls: None,
+            times: Times::default(),
             max_connections: MAX_CONNECTIONS,
+            max_connections_per_address: connections::MAX_CONNECTIONS_PER_ADDRESS,
             max_calls: MAX_CALLS,
             eject_after: EJECT_AFTER,
             on_change: Vec::new(),
@@ -65,6 +92,9 @@ impl GatewayBuilder {
             reflection: true,
             max_health_watches: MAX_HEALTH_WATCHES,
             admin_beyond_loopback: false,
+            said: registration::Said::default(),
+            #[cfg(feature = "callers")]
+            callers: None,
         }
     }
 
@@ -193,45 +223,70 @@ impl GatewayBuilder {
     /// Nothing to serve; an option of a proto file that this version does not serve or that cannot be meant; two routers
     /// for one path; a limit that cannot work.
     pub fn build(self) -> Result<Gateway, ConfigError> {
-        if self.services.is_empty() {
-            return Err(ConfigError::NothingToServe {
-                who: "the gateway",
-                hint: "add the generated router of a service with .add_router::<MyServiceRouter>()",
-            });
-        }
+        let services = self.all_services()?;
         if self.max_calls == 0 {
             return Err(ConfigError::setting("max_calls", 0, "nothing could be called: use 1 or more"));
         }
-        if self.max_connections == 0 {
-            return Err(ConfigError::setting("max_connections", 0, "nobody could connect: use 1 or more"));
-        }
+        self.check_connections()?;
+        self.check_exposure()?;
         let tunnel = Config { max_open_calls: self.max_open_calls, ..Config::default() }
             .checked()
             .map_err(|error| ConfigError::setting("max_open_calls", self.max_open_calls, error.problem))?;
-        let routes = Routes::new(&self.services)?;
-        let registry = Registry::new(routes.balancings(), self.eject_after, self.on_change);
+        let routes = Routes::new(&services, self.any_service.as_ref())?;
+        let registry = Registry::new(routes.balancings(), routes.room(), self.eject_after, self.on_change);
         let meters = Meters::new(&routes);
         let windows = WindowPool::new(self.window_memory);
         let limits = Limits {
             drain_timeout: self.drain_timeout,
             max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            times: self.times,
             max_calls: self.max_calls,
             max_message_size: self.max_message_size,
             max_parked_calls: self.max_parked_calls,
             admin_beyond_loopback: self.admin_beyond_loopback,
             tunnel,
         };
+        let admission = Admission::new(self.said.policy)?;
+        let doors = Doors {
+            address: self.said.listen,
+            may_be_exposed: self.said.insecure,
+            register_elsewhere: self.said.register_elsewhere,
+            register_tls: self.said.register_tls.map(GatewayTls::open).transpose()?.map(Arc::new),
+        };
+        let tls = self.tls.map(GatewayTls::open).transpose()?.map(Arc::new);
         let counts = Counts::default();
-        let health = health::service(&routes, &registry, &counts, self.max_health_watches);
+        let book = watch::Sender::new(health::services(&routes, &registry));
+        let health = health::service(book.subscribe(), &counts, self.max_health_watches);
         let mut own = OwnServices::default();
         if self.health {
             own.add(health.clone());
         }
-        let reflection = self.reflection.then(|| Arc::new(Reflection::new(&self.services, own.names())));
+        let reflection = self.reflection.then(|| Arc::new(Reflection::new(&services, own.names())));
         reflection.iter().flat_map(reflection::services).for_each(|service| own.add(service));
         // What users route themselves is theirs.
-        own.leave(&routes.services());
-        let core = GatewayCore { routes, registry, counts, windows, meters, health, own, reflection, limits };
+        own.leave(&routes);
+        #[cfg(not(feature = "callers"))]
+        let gate = None;
+        #[cfg(feature = "callers")]
+        let gate = self.callers.map(|callers| callers.gate()).transpose()?;
+        let core = GatewayCore {
+            arrivals: Arrivals::default(),
+            tls,
+            routes,
+            registry,
+            counts,
+            windows,
+            meters,
+            book,
+            health,
+            own,
+            reflection,
+            gate,
+            doors,
+            admission,
+            limits,
+        };
         Ok(Gateway { core: Arc::new(core) })
     }
 }

@@ -27,8 +27,10 @@ use self::{
 use super::{
     connection::Shared,
     edge::Messages,
-    forward::{self, Refusal},
+    forward,
+    intake::Refusal,
     parking::Spot,
+    pass::Origin,
     route::MethodRoute,
     way::{self, End, Unplaced, Way},
 };
@@ -79,7 +81,9 @@ impl ClientCall {
         respond: SendResponse<Bytes>,
     ) {
         let core = &connection.core;
-        let (way, open) = match forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers, None) {
+        let origin = Origin::Client(&connection.peer);
+        let prepared = forward::prepare(core, &head.method, head.uri.path(), authority, &head.headers, origin);
+        let (way, open) = match prepared {
             Ok(prepared) => prepared,
             Err(Refusal::Http(status)) => return reply::http(respond, status),
             Err(Refusal::Answer(answer)) => {

@@ -1,7 +1,11 @@
 //! One connection of a client, or of an instance that registers: one task that accepts calls and goes on with those that
 //! HTTP/2 has news for. No call has a task, a channel or a lock of its own connection's to wait for.
 
-mod keepalive;
+mod first;
+mod frames;
+mod io;
+mod opening;
+mod upkeep;
 
 use std::{
     future::{Future, poll_fn},
@@ -10,7 +14,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,17 +24,41 @@ use h2::{
     server::{Connection, SendResponse},
 };
 use http::{Request, uri::Authority};
-use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{
+    net::TcpStream,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
-use self::keepalive::Keepalive;
-use super::{GatewayCore, bridge, client_call::ClientCall, register::REGISTER_PATH};
+pub(crate) use self::upkeep::Times;
+use self::{
+    frames::Flood,
+    io::{Io, Verdict},
+    upkeep::{End, Ending, Upkeep, Use},
+};
+use super::{
+    GatewayCore, arrivals::Place, bridge, client_call::ClientCall, doors::Serves, peer::Peer, register::REGISTER_PATH,
+    tls::ServerTls,
+};
+use crate::status::Answer;
+
+/// What a listener's connections have in common.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// None: without TLS.
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// Who may come.
+    pub(super) serves: Serves,
+}
 
 /// What a connection shares with its calls.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) core: Arc<GatewayCore>,
+    /// Who is at the other end.
+    pub(super) peer: Peer,
     /// Calls that HTTP/2 has news for.
     ready: Mutex<Ready>,
     task: AtomicWaker,
@@ -69,41 +96,63 @@ impl Shared {
 }
 
 /// Serves one connection until it ends. `stop` has it end once its calls have.
-pub(super) async fn serve(core: Arc<GatewayCore>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
-    let _counted = Counted::new(&core);
+pub(super) async fn serve(
+    core: Arc<GatewayCore>,
+    door: Arc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+    _place: Place,
+) {
+    let times = core.limits.times.clone();
+    let due = Instant::now() + times.opening;
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY could not be set");
     }
-    let mut h2 = match timeout(HANDSHAKE_DUE, settings().handshake(stream)).await {
-        Ok(Ok(h2)) => h2,
-        Ok(Err(error)) => return debug!(%peer, %error, "not an HTTP/2 client"),
-        Err(_) => return debug!(%peer, "no HTTP/2 preface in time"),
+    let opened = async {
+        let (io, peer) = opening::open(&core, stream, peer, door.tls.as_deref()).await?;
+        let verdict = io.verdict();
+        let h2 = settings().handshake(io).await;
+        let h2 = h2.inspect_err(|error| debug!(peer = %peer.address, %error, "not an HTTP/2 client")).ok()?;
+        Some((h2, peer, verdict))
     };
-    let keepalive = h2.ping_pong().map(Keepalive::new);
-    let shared = Arc::new(Shared { core, ready: Mutex::default(), task: AtomicWaker::new() });
+    let (mut h2, peer, verdict) = match timeout_at(due, opened).await {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(_) => return debug!(%peer, "neither TLS nor HTTP/2 was there in time"),
+    };
+    let upkeep = Upkeep::new(times, h2.ping_pong(), due);
+    let address = peer.address;
+    let shared = Arc::new(Shared { core, peer, ready: Mutex::default(), task: AtomicWaker::new() });
     let mut served = Served {
         shared,
+        serves: door.serves,
         h2: Some(h2),
-        peer,
+        verdict,
+        condemned: false,
         stop: Some(Box::pin(stop.cancelled_owned())),
-        keepalive,
+        upkeep,
         authority: None,
         spare: Vec::new(),
         registered: None,
         narrow: false,
     };
     let why = poll_fn(|cx| served.poll(cx)).await;
-    trace!(%peer, why, "connection ended");
+    trace!(peer = %address, why, "connection ended");
 }
 
 /// The task's own side of a connection.
 struct Served {
     shared: Arc<Shared>,
+    serves: Serves,
     /// Always there until this is dropped.
-    h2: Option<Connection<TcpStream, Bytes>>,
-    peer: SocketAddr,
+    h2: Option<Connection<Io, Bytes>>,
+    /// Of the frames that came.
+    verdict: Arc<Verdict>,
+    /// The verdict was carried out.
+    condemned: bool,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    keepalive: Option<Keepalive>,
+    upkeep: Upkeep,
     /// The authority of the last call: that of the next is nearly always the same.
     authority: Option<(Authority, Text)>,
     /// Keeps its room between two looks at what is ready.
@@ -129,10 +178,8 @@ impl Served {
                 h2.graceful_shutdown();
             }
         }
-        if let Some(keepalive) = &mut self.keepalive
-            && keepalive.poll(cx).is_ready()
-        {
-            return Poll::Ready("no answer to a ping");
+        if let Some(why) = self.keep_up(cx) {
+            return Poll::Ready(why);
         }
         loop {
             self.work();
@@ -141,12 +188,21 @@ impl Served {
                 match h2.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
                     Poll::Ready(Some(Err(error))) => {
-                        debug!(peer = %self.peer, %error, "connection broke");
+                        debug!(peer = %self.shared.peer.address, %error, "connection broke");
                         return Poll::Ready("broken");
                     }
                     Poll::Ready(None) => return Poll::Ready("closed"),
                     Poll::Pending => break,
                 }
+            }
+            if let Some(flood) = self.verdict.flood()
+                && !self.condemned
+            {
+                self.condemn(flood);
+                if let Some(why) = self.keep_up(cx) {
+                    return Poll::Ready(why);
+                }
+                continue;
             }
             if self.widen() {
                 continue;
@@ -157,6 +213,45 @@ impl Served {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Lets the clock run; tells why the connection is over, if it is.
+    fn keep_up(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        let Self { upkeep, h2, registered, .. } = self;
+        let is_used = |h2: &Connection<Io, Bytes>| {
+            h2.has_streams() || registered.as_ref().is_some_and(|register| !register.is_finished())
+        };
+        while let Poll::Ready(end) =
+            upkeep.poll(cx, || if h2.as_ref().is_some_and(is_used) { Use::Busy } else { Use::Quiet })
+        {
+            match (end, &mut *h2) {
+                (End::Unused(why), Some(h2)) => {
+                    trace!(peer = %self.shared.peer.address, why, "connection told to end");
+                    h2.graceful_shutdown();
+                    upkeep.ending(Ending::Calls);
+                }
+                (End::Over(why) | End::Unused(why), _) => return Some(why),
+            }
+        }
+        None
+    }
+
+    /// Ends a connection for what came on it, with all its calls.
+    fn condemn(&mut self, flood: Flood) {
+        self.condemned = true;
+        if let Some(unsaid) = self.shared.core.arrivals.ended.once(Instant::now()) {
+            let why = match flood {
+                Flood::Control => "far more pings, settings or other control frames than its calls need",
+                Flood::Resets => {
+                    "calls that were taken back as soon as they were made, and far more of them than others"
+                }
+            };
+            warn!(peer = %self.shared.peer.address, why, unsaid, "connection ended for a flood");
+        }
+        if let Some(h2) = &mut self.h2 {
+            h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+        self.upkeep.ending(Ending::Nothing);
     }
 
     /// Goes on with every call that HTTP/2 has news for.
@@ -172,17 +267,31 @@ impl Served {
     }
 
     fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        self.upkeep.called();
         if self.registered.as_ref().is_some_and(|register| !register.is_finished()) {
             // One Register stream for each connection and nothing beside it: a call would share its fate and windows.
             respond.send_reset(h2::Reason::REFUSED_STREAM);
             return;
         }
         if request.uri().path() == REGISTER_PATH {
-            self.register(request, respond);
+            match self.serves {
+                Serves::All | Serves::Instances => self.register(request, respond),
+                Serves::Clients => refuse(
+                    &mut respond,
+                    "instances do not register at this address, but at another one of this gateway: its owner knows it",
+                ),
+            }
             return;
         }
+        if self.serves == Serves::Instances {
+            return refuse(
+                &mut respond,
+                "this address is for instances that register: call the gateway at its other one",
+            );
+        }
         if let Some(own) = self.shared.core.own.find(request.uri().path()) {
-            tokio::spawn(bridge::carry_own(self.shared.core.clone(), own.clone(), request, respond));
+            let (core, peer) = (self.shared.core.clone(), self.shared.peer.clone());
+            tokio::spawn(bridge::carry_own_of(peer, core, own.clone(), request, respond));
             return;
         }
         let authority = self.authority(request.uri().authority());
@@ -195,7 +304,7 @@ impl Served {
             h2.set_target_window_size(TUNNEL_WINDOW);
         }
         self.narrow = true;
-        let carry = bridge::carry_register(self.shared.core.clone(), request, respond, self.peer.to_string());
+        let carry = bridge::carry_register(self.shared.core.clone(), request, respond, self.shared.peer.clone());
         self.registered = Some(tokio::spawn(carry).abort_handle());
     }
 
@@ -220,6 +329,13 @@ impl Served {
     }
 }
 
+/// Answers who came to the wrong listener.
+fn refuse(respond: &mut SendResponse<Bytes>, why: &str) {
+    if let Err(error) = respond.send_response(Answer::another_listener(why).into_http(), true) {
+        debug!(%error, "a call was gone before it was answered");
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         // h2 tells every stream that its connection is gone, which queues every call that lives: each has a waker there.
@@ -238,24 +354,6 @@ impl Drop for Served {
     }
 }
 
-/// Counts the connection for as long as it lives.
-struct Counted(Arc<GatewayCore>);
-
-impl Counted {
-    fn new(core: &Arc<GatewayCore>) -> Self {
-        core.counts.connection_began();
-        core.meters.connection_began();
-        Self(core.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.counts.connection_ended();
-        self.0.meters.connection_ended();
-    }
-}
-
 fn settings() -> h2::server::Builder {
     let mut settings = h2::server::Builder::new();
     settings
@@ -268,9 +366,6 @@ fn settings() -> h2::server::Builder {
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     settings
 }
-
-/// TCP is up but nothing is said: 10 s for the preface, as long as a slow network may need.
-const HANDSHAKE_DUE: Duration = Duration::from_secs(10);
 
 /// Calls of one client at once; a client with more opens another connection or waits.
 const MAX_STREAMS: u32 = 256;

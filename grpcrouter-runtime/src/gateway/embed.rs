@@ -19,12 +19,7 @@ use tower_service::Service;
 use tracing::warn;
 
 use self::call::{EmbeddedCall, Part, drive};
-use super::{
-    Gateway, GatewayCore,
-    forward::{self, Refusal},
-    registry::Instance,
-    way,
-};
+use super::{Gateway, GatewayCore, forward, intake::Refusal, pass::Origin, registry::Instance, way};
 use crate::{
     codegen::{MethodSpec, ServiceSpec},
     metadata,
@@ -37,7 +32,7 @@ impl Gateway {
     /// Calls are routed by the options of the routers that the gateway was built with: a service whose router was not
     /// added is not known, and its calls answer UNIMPLEMENTED.
     pub fn channel(&self, spec: &'static ServiceSpec) -> Channel {
-        if !self.core().routes.services().contains(&spec.name) {
+        if !self.core().routes.knows(spec.name) {
             warn!(
                 service = spec.name,
                 "this gateway has no router of the service: its calls fail; add it with GatewayBuilder::add_router"
@@ -103,7 +98,9 @@ impl Service<Request<Body>> for Channel {
             return ChannelFuture { state: State::Refused(Some(Refusal::Answer(answer))), content_subtype };
         }
         let pinned = head.extensions.get().map(|Pinned(instance)| instance.clone());
-        match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers, pinned) {
+        let vouched = head.extensions.get().cloned().unwrap_or_default();
+        let origin = Origin::Inside { pinned, vouched };
+        match forward::prepare(&self.core, &head.method, head.uri.path(), authority, &head.headers, origin) {
             Ok((way, open)) => {
                 let call = Arc::new(EmbeddedCall::new(self.core.limits.max_message_size));
                 tokio::spawn(drive(self.core.clone(), way, open, body, call.clone()));

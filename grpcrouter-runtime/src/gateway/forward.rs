@@ -4,11 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use grpcrouter_protocol::{OpenCall, OpenCallError, Text};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use tonic::Code;
 
 use super::{
     GatewayCore,
+    intake::{self, Refusal},
+    pass::Origin,
     registry::{Instance, Seat},
     route::{MethodRoute, RouteId},
     strategy::{Head, Read, RoutingKey},
@@ -16,74 +18,41 @@ use super::{
 };
 use crate::{
     clock,
-    metadata::{self, RequestHead},
+    metadata::{self, RequestHead, Vouched},
     status::{Answer, Outcome},
     tunnel::CallSink,
 };
 
-/// A request that is answered here.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    /// It is not gRPC.
-    Http(StatusCode),
-    /// With a status.
-    Answer(Answer),
-}
-
-impl Refusal {
-    /// Of a call whose method is not known yet.
-    fn tell(&self, core: &GatewayCore) {
-        if let Self::Answer(answer) = self {
-            way::refused(core, None, answer);
-        }
-    }
-}
-
-impl From<Answer> for Refusal {
-    fn from(answer: Answer) -> Self {
-        Self::Answer(answer)
-    }
-}
-
-/// All steps up to the choice of an instance: what to say to it, and how to choose it; if it is `pinned`, it is chosen.
+/// All steps up to the choice of an instance: what to say to it, and how to choose it, if its caller did not.
 pub(super) fn prepare(
     core: &GatewayCore,
     method: &Method,
     path: &str,
     authority: Text,
     headers: &HeaderMap,
-    pinned: Option<Arc<Instance>>,
+    origin: Origin<'_>,
 ) -> Result<(Way, OpenCall), Refusal> {
-    check(method, path, headers).inspect_err(|refusal| refusal.tell(core))?;
-    let (route, to, segment) = find(core, path).inspect_err(|answer| way::refused(core, None, answer))?;
-    let refused = |answer: &Answer| way::refused(core, Some(route), answer);
+    intake::check(method, path, headers).inspect_err(|refusal| refusal.tell(core))?;
+    let found = find(core, path);
+    let known = found.as_ref().ok().map(|(route, ..)| *route);
+    let refused = |answer: &Answer| way::refused(core, known, answer);
+    // First: who may not call learns nothing of what could be called.
+    let (pass, pinned) = intake::let_in(core, path, headers, origin).inspect_err(refused)?;
+    let (route, to, segment) = found.inspect_err(refused)?;
     core.has_room().inspect_err(refused)?;
     // Before the rest of the head: a key that cannot be read is told as such, not as any other entry.
     let place = Head { headers, authority: authority.as_str(), segment };
     let read = || to.key.read(to.service(), &place).inspect_err(refused);
     let key = if pinned.is_some() { Read::Key(RoutingKey::Absent) } else { read()? };
-    let head = split(to, authority, headers).inspect_err(refused)?;
-    let way = Way::new(route, key, pinned).of_version(core, headers);
+    let head = split(to.path_for(path), authority, headers, &pass.vouched).inspect_err(refused)?;
+    let way = Way::new(route, key, pinned, pass.held).of_version(core, headers);
     let deadline = head.timeout.map(|left| clock::now() + left.min(LONGEST_TIMEOUT));
     Ok((way, OpenCall { start: head.start, deadline, data: Default::default(), half_close: false }))
 }
 
-fn check(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !metadata::is_grpc(headers) {
-        return Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    }
-    if method != Method::POST {
-        return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
-    }
-    if path.len() > MAX_PATH {
-        return Err(Answer::too_large("the path", path.len(), MAX_PATH).into());
-    }
-    Ok(())
-}
-
 /// Step 1: what the client's request says, apart from its bytes.
-fn split(route: &MethodRoute, authority: Text, headers: &HeaderMap) -> Result<RequestHead, Answer> {
-    metadata::start_from_request(headers, route.path.clone(), authority)
+fn split(path: Text, authority: Text, headers: &HeaderMap, vouched: &Vouched) -> Result<RequestHead, Answer> {
+    metadata::start_from_request(headers, path, authority, vouched)
 }
 
 /// Step 2: the method that is called, and what stands in the path where a key may be.
@@ -188,9 +157,6 @@ pub(super) fn exchange_again(
     }
     exchange(core, way, call, sink)
 }
-
-/// Bytes of a path: longer than any `/package.Service/Method`, short enough to name in a message.
-const MAX_PATH: usize = 512;
 
 /// Instances that have one call in turn (each costs a round trip), and that are looked at (a full one costs little).
 const MOST_TRIES: usize = 5;

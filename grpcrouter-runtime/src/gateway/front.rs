@@ -1,6 +1,13 @@
 //! Accepts connections, and ends them: the gateway's own listener.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use grpcrouter_protocol::CloseCode;
 use tokio::{
@@ -11,7 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{GatewayCore, connection};
+use super::{
+    GatewayCore,
+    arrivals::Place,
+    connection::{self, Door},
+    doors::{Guard, Serves, missing},
+};
 use crate::{accept_log::AcceptLog, error::ServeError};
 
 /// Serves until `shutdown` is done, then drains.
@@ -20,7 +32,40 @@ pub(super) async fn serve(
     listener: TcpListener,
     shutdown: impl Future,
 ) -> Result<(), ServeError> {
+    let serves = if core.doors.register_elsewhere { Serves::Clients } else { Serves::All };
+    let door = Door { tls: core.tls.clone(), serves };
+    serve_at(core, listener, door, shutdown).await
+}
+
+/// The same, for instances alone.
+pub(super) async fn serve_register(
+    core: &Arc<GatewayCore>,
+    listener: TcpListener,
+    shutdown: impl Future,
+) -> Result<(), ServeError> {
+    let tls = core.doors.register_tls.as_ref().or(core.tls.as_ref()).cloned();
+    serve_at(core, listener, Door { tls, serves: Serves::Instances }, shutdown).await
+}
+
+/// Serves like this, whoever the listener is for.
+async fn serve_at(
+    core: &Arc<GatewayCore>,
+    listener: TcpListener,
+    door: Door,
+    shutdown: impl Future,
+) -> Result<(), ServeError> {
+    if let Ok(address) = listener.local_addr() {
+        may_listen(core, address, &door)?;
+    }
     let mut shutdown = pin!(shutdown);
+    let door = Arc::new(door);
+    let keep = async {
+        match &door.tls {
+            Some(tls) => tls.keep().await,
+            None => pending().await,
+        }
+    };
+    let mut keep = pin!(keep);
     core.counts.set_stopping(false);
     core.registry.parking.open();
     // Dropped with this future, and with it every connection.
@@ -33,15 +78,15 @@ pub(super) async fn serve(
             biased;
             _ = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
+            never = &mut keep => match never {},
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     failures = AcceptFailures::default();
                     log.works();
-                    if connections.len() >= core.limits.max_connections {
-                        warn!(%peer, limit = core.limits.max_connections, "connection refused: there are too many");
-                        continue;
+                    if let Some(place) = Place::take(core, peer) {
+                        let serve = connection::serve(core.clone(), door.clone(), stream, peer, stop.clone(), place);
+                        connections.spawn(serve);
                     }
-                    connections.spawn(connection::serve(core.clone(), stream, peer, stop.clone()));
                 }
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
                 Err(error) => {
@@ -59,6 +104,15 @@ pub(super) async fn serve(
     let _stopping = Stopping::new(core);
     drain(core, &mut connections, &stop).await;
     Ok(())
+}
+
+/// Whether a door may be at an address that others reach.
+fn may_listen(core: &GatewayCore, address: SocketAddr, door: &Door) -> Result<(), ServeError> {
+    let guard = Guard { has_tls: door.tls.is_some(), has_policy: core.admission.is_guarded() };
+    match missing(address, door.serves, guard) {
+        Some(why) if !core.doors.may_be_exposed => Err(ServeError::Exposed { address: address.to_string(), why }),
+        _ => Ok(()),
+    }
 }
 
 /// The gateway lets nobody in any more; over when the gateway has stopped, for it may be served again.

@@ -13,11 +13,12 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use tokio::sync::watch;
 use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
 use super::{Gateway, GatewayCore, own::OwnService, registry::Registry, route::Routes, stats::Counts};
-use crate::health::{self, Book, HEALTH};
+use crate::health::{self, Book, HEALTH, Services};
 
 /// The gRPC service `grpc.health.v1.Health` of a gateway, as a tower service for a server of your own; from
 /// [`Gateway::health_service`](super::Gateway::health_service).
@@ -39,8 +40,8 @@ impl Gateway {
     }
 }
 
-/// Answers for all that is routed here.
-pub(super) fn service(routes: &Routes, registry: &Registry, counts: &Counts, max_watches: usize) -> OwnService {
+/// Whose health can be asked for: all that is routed here, by either name.
+pub(super) fn services(routes: &Routes, registry: &Registry) -> Services {
     let targets: HashMap<_, _> = registry.serving().collect();
     let mut services: HashMap<_, _> =
         targets.iter().map(|(name, serving)| ((*name).to_owned(), serving.clone())).collect();
@@ -49,6 +50,11 @@ pub(super) fn service(routes: &Routes, registry: &Registry, counts: &Counts, max
             services.insert(name.to_owned(), serving.clone());
         }
     }
+    services
+}
+
+/// Answers from these.
+pub(super) fn service(services: watch::Receiver<Services>, counts: &Counts, max_watches: usize) -> OwnService {
     OwnService::new(health::HealthService::server(Book { whole: counts.whole(), services }, max_watches))
 }
 

@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tonic::Code;
 
 use super::{
+    grown::Grown,
     registry::Registry,
     route::{MethodRoute, RouteId, Routes},
 };
@@ -19,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Meters {
     /// By [`RouteId`].
-    methods: Vec<MethodMeter>,
+    methods: Grown<MethodMeter>,
     unknown: MethodMeter,
     in_flight: Gauge,
     /// Of all its tunnels.
@@ -40,7 +41,7 @@ impl Meters {
     pub(super) fn new(routes: &Routes) -> Self {
         describe(Side::Gateway);
         Self {
-            methods: routes.methods().iter().map(meter).collect(),
+            methods: Grown::new(routes.methods().map(meter).collect(), routes.room()),
             unknown: MethodMeter::unknown(),
             in_flight: in_flight(Side::Gateway),
             tunnel: TunnelMeter::new(Side::Gateway),
@@ -53,6 +54,11 @@ impl Meters {
             sent: counter!("grpcrouter_calls_sent_total"),
             refused: counter!("grpcrouter_calls_refused_total"),
         }
+    }
+
+    /// One more method, which has the next id.
+    pub(super) fn add(&self, method: &MethodRoute) {
+        self.methods.push(meter(method));
     }
 
     pub(super) fn began(&self, route: RouteId) {
@@ -119,6 +125,8 @@ impl Meters {
 fn meter(method: &MethodRoute) -> MethodMeter {
     let (service, name) = method.names();
     let kind = match method.kind() {
+        // Any kind.
+        _ if method.is_any() => "unknown",
         Kind::Unary => "unary",
         Kind::ClientStreaming => "client_stream",
         Kind::ServerStreaming => "server_stream",

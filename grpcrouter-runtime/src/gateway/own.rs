@@ -20,10 +20,11 @@ use tower_service::Service;
 use super::{
     GatewayCore,
     edge::{Breach, Messages},
+    route::Routes,
 };
 use crate::{
     health::Whole,
-    metadata,
+    metadata::{self, Vouched},
     status::{Answer, Outcome},
 };
 
@@ -37,9 +38,14 @@ impl OwnServices {
         self.0.push(service);
     }
 
-    /// Leaves these names to others.
-    pub(super) fn leave(&mut self, names: &[&str]) {
-        self.0.retain(|own| !names.contains(&own.name));
+    /// Leaves to users what they route themselves.
+    pub(super) fn leave(&mut self, routes: &Routes) {
+        self.0.retain(|own| !routes.knows(own.name));
+    }
+
+    /// Whether `name` is one of these.
+    pub(super) fn serves(&self, name: &str) -> bool {
+        self.0.iter().any(|own| own.name == name)
     }
 
     /// The names of them all.
@@ -78,7 +84,8 @@ impl OwnService {
     /// Whether `path` is that of one of its methods.
     pub(super) fn is_called_by(&self, path: &str) -> bool {
         let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.name));
-        method.is_some_and(|method| method.starts_with('/'))
+        // One segment: who may call is judged by the end of a path, and it must be the same one.
+        method.and_then(|method| method.strip_prefix('/')).is_some_and(|method| !method.contains('/'))
     }
 
     /// Answers one call, by the same rules of intake as any other. A call that has no end of its own, such as a watch,
@@ -105,7 +112,7 @@ impl OwnService {
         }
         let path = Text::from(head.uri.path().to_owned());
         let authority = Text::from(head.uri.authority().map(ToString::to_string).unwrap_or_default());
-        let request = metadata::start_from_request(&head.headers, path, authority)
+        let request = metadata::start_from_request(&head.headers, path, authority, &Vouched::default())
             .and_then(|head| Ok((metadata::request_from_start(&head.start, head.timeout)?, head.timeout)));
         let (request, time_left) = match request {
             Ok(request) => request,

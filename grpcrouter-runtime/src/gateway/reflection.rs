@@ -8,6 +8,7 @@ mod service;
 mod shelf;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -64,27 +65,35 @@ impl Gateway {
 /// All that is known of descriptors here.
 pub(super) struct Reflection {
     own: Own,
-    /// What a list of services names: those that clients can call.
-    services: Vec<String>,
+    /// What a list of services names: those that clients can call, in order.
+    services: Mutex<BTreeSet<String>>,
     shelf: Mutex<Shelf>,
 }
 
 impl Reflection {
     /// With the descriptors of these services' generated code. `beside` are served too.
     pub(super) fn new(routed: &[ServiceRoutes], beside: impl Iterator<Item = &'static str>) -> Self {
-        let names = routed.iter().map(|routes| routes.spec().name);
-        let mut services: Vec<String> = names.chain(beside).chain([V1, V1_ALPHA]).map(str::to_owned).collect();
-        services.sort_unstable();
-        services.dedup();
-        let mut own = Own::new(read("the gateway", KNOWN));
+        let names = routed.iter().map(ServiceRoutes::name);
+        let services = names.map(str::to_owned).chain(beside.chain([V1, V1_ALPHA]).map(str::to_owned)).collect();
+        let mut own = Own::new(read("the gateway", Bytes::from_static(KNOWN)));
         for set in [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
-            own.add(read("the gateway", set));
+            own.add(read("the gateway", Bytes::from_static(set)));
         }
-        for spec in routed.iter().map(ServiceRoutes::spec) {
-            own.add(read(spec.name, spec.descriptors));
+        for routes in routed {
+            own.add(read(routes.name(), routes.descriptors().clone()));
         }
         let shelf = Mutex::new(Shelf::new(Arc::new(Catalog::new(&own, &[]))));
-        Self { own, services, shelf }
+        Self { own, services: Mutex::new(services), shelf }
+    }
+
+    /// Clients can call this service too.
+    pub(super) fn serves(&self, service: &str) {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned());
+    }
+
+    /// What clients can call.
+    fn services(&self) -> Vec<String> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// `instance` is here, and its offer counts.
@@ -158,13 +167,13 @@ impl Reflection {
 
 impl fmt::Debug for Reflection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reflection").field("services", &self.services).finish_non_exhaustive()
+        f.debug_struct("Reflection").field("services", &self.services()).finish_non_exhaustive()
     }
 }
 
 /// Descriptors that came with the program: what is wrong with them is no reason not to serve calls.
-fn read(whose: &str, descriptors: &'static [u8]) -> Set {
-    Set::read(&Bytes::from_static(descriptors)).unwrap_or_else(|error: BadSet| {
+fn read(whose: &str, descriptors: Bytes) -> Set {
+    Set::read(&descriptors).unwrap_or_else(|error: BadSet| {
         warn!(service = whose, %error, "the descriptors of generated code cannot be used; reflection goes without them");
         Set::default()
     })

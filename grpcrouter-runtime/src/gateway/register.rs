@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Display},
     future::{Future, pending},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,7 +22,13 @@ use tonic::server::NamedService;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use super::{GatewayCore, admission, registry::Instance};
+use super::{
+    GatewayCore,
+    admission::{self, Admitted, Entitlement, Refusal},
+    learn::learn,
+    peer::Peer,
+    registry::Instance,
+};
 use crate::{
     metadata,
     status::{Answer, shown},
@@ -31,10 +37,6 @@ use crate::{
 
 /// The path of the one method.
 pub(super) const REGISTER_PATH: &str = "/grpcrouter.Router/Register";
-
-/// Where a request came from, if the front knows it: an extension of the request.
-#[derive(Debug, Clone)]
-pub(super) struct Peer(pub(super) String);
 
 /// The gRPC service `grpcrouter.Router`, where instances register; from [`Gateway::register_service`].
 ///
@@ -107,7 +109,16 @@ where
         *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return (response, None);
     }
-    let peer = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), |peer| peer.0.clone());
+    let from = request.extensions().get::<Peer>().cloned();
+    let peer = from.as_ref().map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
+    // Of who may not register not even a Hello is read.
+    let entry = match core.admission.authenticate(request.headers(), from.as_ref()).await {
+        Ok(entry) => entry,
+        Err(refusal) => {
+            core.meters.rejected.increment(1);
+            return (say_rejected(refusal.rejected()), None);
+        }
+    };
     let mut incoming = Messages::new(Box::pin(request.into_body()));
 
     let hello = match tokio::time::timeout(HELLO_DUE, incoming.next()).await {
@@ -119,18 +130,21 @@ where
             Err(error) => return (bad_hello(&core, &peer, &error.to_string()), None),
         },
     };
-    let (welcome, config) = match admission::admit(&core, &hello) {
-        Ok(agreement) => accept(&core.limits.tunnel, agreement),
+    let (admitted, entitlement) = match admission::admit(&core, &hello, entry) {
+        Ok(Admitted { agreement, entitlement }) => (agreement, entitlement),
         Err(rejected) => {
             core.meters.rejected.increment(1);
             return (reject(&peer, &hello, rejected), None);
         }
     };
+    let (welcome, config) = accept(&core.limits.tunnel, admitted);
     let hello = Hello { max_calls: u64::from(config.max_open_calls), ..hello };
+    learn(&core, &hello);
     let tunnel = TunnelHandle::gateway(config, &core.windows, core.meters.tunnel.clone());
     let body = TunnelBody::new(tunnel.clone(), encode_welcome(&welcome), Side::Gateway);
-    let instance = Arc::new(Instance::new(hello, tunnel, peer));
-    let stream = RegisterStream { incoming, registration: Registration::new(core, instance) };
+    let principal = entitlement.as_ref().map(|entitlement| entitlement.principal().clone());
+    let instance = Arc::new(Instance::new(hello, tunnel, peer).registered_as(principal));
+    let stream = RegisterStream { incoming, registration: Registration::new(core, instance, entitlement) };
     (grpc(tonic::body::Body::new(body)), Some(stream))
 }
 
@@ -156,8 +170,9 @@ where
             detached = attach(&registration.instance.tunnel, incoming, registration) => detached,
             never = registration.replaced() => match never {},
             never = registration.learn() => match never {},
+            never = registration.disowned() => match never {},
         };
-        registration.why = detached.to_string();
+        registration.why = registration.disowned.get().cloned().unwrap_or_else(|| detached.to_string());
     }
 }
 
@@ -166,10 +181,14 @@ struct Registration {
     core: Arc<GatewayCore>,
     instance: Arc<Instance>,
     why: String,
+    /// As whom it is here; none where nobody asks.
+    entitlement: Option<Entitlement>,
+    /// Why it may not be here any more.
+    disowned: OnceLock<String>,
 }
 
 impl Registration {
-    fn new(core: Arc<GatewayCore>, instance: Arc<Instance>) -> Self {
+    fn new(core: Arc<GatewayCore>, instance: Arc<Instance>, entitlement: Option<Entitlement>) -> Self {
         if let Some(displaced) = core.registry.insert(&instance) {
             if displaced.incarnation != instance.incarnation {
                 warn!(instance = %instance.id, "a second process registered with this instance id and takes its new calls");
@@ -180,7 +199,8 @@ impl Registration {
         if let Some(reflection) = &core.reflection {
             reflection.came(&instance);
         }
-        Self { core, instance, why: "its connection was dropped".to_owned() }
+        let why = "its connection was dropped".to_owned();
+        Self { core, instance, why, entitlement, disowned: OnceLock::new() }
     }
 
     /// Brings what the instance offers to reflection, beside all else.
@@ -189,6 +209,27 @@ impl Registration {
             reflection.learn(&self.instance).await;
         }
         pending().await
+    }
+
+    /// Once it may not be here any more: closes the tunnel, whatever runs in it; `attach` sees that.
+    async fn disowned(&self) -> Infallible {
+        if let Some(entitlement) = &self.entitlement {
+            self.disown(&entitlement.ended(&self.core.admission).await);
+        }
+        pending().await
+    }
+
+    fn disown(&self, refusal: &Refusal) {
+        let instance = &self.instance;
+        let proof = self.entitlement.as_ref().map(Entitlement::proof);
+        warn!(instance = %instance.id, proof, "the instance may not be here any more: {refusal}");
+        let _ = self.disowned.set("it may not be registered here any more".to_owned());
+        let close = Close {
+            code: CloseCode::PermissionDenied,
+            reason: refusal.to_string(),
+            retry_after: refusal.retry_after(),
+        };
+        instance.tunnel.close(close);
     }
 
     /// Once another of the same instance id took over: closes the tunnel when its calls have ended; `attach` sees that.
@@ -240,6 +281,9 @@ impl TunnelEvents for Registration {
     }
 
     fn updated(&self, update: Update) {
+        if let Some(Err(refusal)) = self.entitlement.as_ref().map(|it| it.check(&self.core.admission)) {
+            return self.disown(&refusal);
+        }
         self.core.registry.update(&self.instance, &update);
         self.core.meters.instances_changed(&self.core.registry);
     }
@@ -266,6 +310,10 @@ fn accept(limits: &Config, agreement: Agreement) -> (Welcome, Config) {
 
 fn reject(peer: &str, hello: &Hello, rejected: Rejected) -> Response<tonic::body::Body> {
     warn!(instance = %hello.instance_id, peer, reason = rejected.reason.as_str(), message = shown(&rejected.message), "instance rejected");
+    say_rejected(rejected)
+}
+
+fn say_rejected(rejected: Rejected) -> Response<tonic::body::Body> {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let message = encode_welcome(&Welcome::Rejected(rejected));

@@ -20,7 +20,7 @@ use std::{
 
 use arc_swap::Guard;
 use dashmap::DashMap;
-use grpcrouter_protocol::{Close, CloseCode, Health, Hello, InstanceId, Update};
+use grpcrouter_protocol::{Close, CloseCode, Hello, InstanceId, Update};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tracing::{info, warn};
 
@@ -31,14 +31,14 @@ pub(super) use self::seat::Seat;
 pub(super) use self::tests::hello;
 use self::{changes::Watchers, instance::Facts, snapshot::Left, takeover::Takeovers, target::Target};
 pub(crate) use self::{instance::Instance, snapshot::Snapshot};
-use super::{parking::Parking, route::TargetId};
+use super::{grown::Grown, parking::Parking, route::TargetId};
 use crate::{clock, codegen::LoadBalancing};
 
 /// The instances of one gateway.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// By [`TargetId`].
-    targets: Vec<Arc<Target>>,
+    targets: Grown<Arc<Target>>,
     /// Everybody with a tunnel.
     present: DashMap<InstanceId, Tunnels>,
     /// How many tunnels that are, and how many take new calls.
@@ -70,10 +70,11 @@ impl Tunnels {
 }
 
 impl Registry {
-    /// For these targets and the balancings that their routes ask for; what else instances register is kept but not
-    /// routed to.
+    /// For these targets and the balancings that their routes ask for, with room for so many more; what else instances
+    /// register is kept but not routed to.
     pub(super) fn new(
-        targets: impl IntoIterator<Item = (&'static str, Vec<LoadBalancing>)>,
+        targets: impl IntoIterator<Item = (Arc<str>, Vec<LoadBalancing>)>,
+        room: usize,
         eject_after: u32,
         callbacks: Vec<OnChange>,
     ) -> Self {
@@ -83,7 +84,7 @@ impl Registry {
             .enumerate()
             .map(|(id, (name, balancings))| Target::new(name, TargetId(id), balancings, parking.clone()));
         Self {
-            targets: targets.collect(),
+            targets: Grown::new(targets.collect(), room),
             present: DashMap::new(),
             tunnels: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
@@ -93,6 +94,20 @@ impl Registry {
             ejecting: Mutex::new(()),
             parking,
         }
+    }
+
+    /// One more target, with whether anybody takes its calls from now on; `None` if there is no room.
+    pub(super) fn add(&self, name: &Arc<str>, balancing: LoadBalancing) -> Option<(TargetId, watch::Receiver<bool>)> {
+        // Nobody adds beside: the number that it will have is the next.
+        let id = TargetId(self.targets.iter().count());
+        let target = Target::new(name.clone(), id, vec![balancing], self.parking.clone());
+        let serving = target.serving();
+        self.targets.push(target).map(|_| (id, serving))
+    }
+
+    /// The names of all targets.
+    pub(super) fn services(&self) -> Vec<&str> {
+        self.targets.iter().map(|target| &*target.name).collect()
     }
 
     /// The instances of `target` that take calls now.
@@ -130,7 +145,7 @@ impl Registry {
         self.answered(instance).for_each(|target| target.insert(instance));
         if let Some(displaced) = &displaced {
             // Where both answer, one snapshot has brought the new and taken the old.
-            let alone = self.answered(displaced).filter(|target| !instance.answers(target.name));
+            let alone = self.answered(displaced).filter(|target| !instance.answers(&target.name));
             alone.for_each(|target| target.changed());
             self.watchers.tell(|| InstanceChange::Changed(displaced.shown()));
         }
@@ -138,9 +153,10 @@ impl Registry {
 
         let services = instance.services.join(", ");
         let version = Some(instance.software_version.as_str()).filter(|version| !version.is_empty());
-        info!(instance = %instance.id, services, peer = %instance.peer, version, "instance joined");
+        let principal = instance.principal.as_ref().map(|principal| principal.as_str());
+        info!(instance = %instance.id, services, principal, peer = %instance.peer, version, "instance joined");
         for service in &instance.services {
-            if !self.targets.iter().any(|target| target.name == service) {
+            if self.target(service).is_none() {
                 warn!(
                     instance = %instance.id,
                     service,
@@ -169,6 +185,7 @@ impl Registry {
         info!(
             instance = %instance.id,
             services = instance.services.join(", "),
+            principal = instance.principal.as_ref().map(|principal| principal.as_str()),
             peer = %instance.peer,
             why,
             here = ?Duration::from_millis(u64::try_from(here.as_millis()).unwrap_or(u64::MAX)),
@@ -188,18 +205,17 @@ impl Registry {
 
     /// What `instance` says of itself has changed; an older word than the last one counts for nothing.
     pub(super) fn update(&self, instance: &Arc<Instance>, update: &Update) {
-        let mut is_newer = false;
+        let (mut is_newer, mut is_other) = (false, false);
         let changed = self.change(instance, |facts| {
             is_newer = update.version > facts.version;
             if is_newer {
-                facts.version = update.version;
-                facts.serving = update.health != Health::NotServing;
-                facts.labels.clone_from(&update.labels);
-                facts.load_permille = update.load_permille;
+                let before = facts.not_serving.clone();
+                instance.take(update, facts);
+                is_other = facts.not_serving != before;
             }
         });
         if is_newer {
-            if instance.set_weight(update.weight) || changed {
+            if instance.set_weight(update.weight) || changed || is_other {
                 self.answered(instance).for_each(Target::changed);
             }
             self.watchers.tell(|| InstanceChange::Changed(instance.shown()));
@@ -247,18 +263,18 @@ impl Registry {
 
     /// Balances the calls of `service` like this from now on; `false` if there is no such target.
     pub(super) fn balance(&self, service: &str, balancing: LoadBalancing) -> bool {
-        let target = self.targets.iter().find(|target| target.name == service);
+        let target = self.target(service);
         target.inspect(|target| target.balance(balancing)).is_some()
     }
 
     /// How the calls of `service` are split; `None` if there is no such target.
     pub(super) fn shares(&self, service: &str) -> Option<Vec<(String, u32)>> {
-        self.targets.iter().find(|target| target.name == service).map(|target| target.shares())
+        self.target(service).map(|target| target.shares())
     }
 
     /// Splits the calls of `service` between versions from now on; `false` if there is no such target.
     pub(super) fn split(&self, service: &str, shares: &[(String, u32)]) -> bool {
-        let target = self.targets.iter().find(|target| target.name == service);
+        let target = self.target(service);
         let known = target.inspect(|target| target.split(shares)).is_some();
         self.is_split.store(self.targets.iter().any(|target| !target.shares().is_empty()), Ordering::Relaxed);
         known
@@ -270,8 +286,8 @@ impl Registry {
     }
 
     /// Whether anybody takes the calls of each target, now and from now on.
-    pub(super) fn serving(&self) -> impl Iterator<Item = (&'static str, watch::Receiver<bool>)> {
-        self.targets.iter().map(|target| (target.name, target.serving()))
+    pub(super) fn serving(&self) -> impl Iterator<Item = (&str, watch::Receiver<bool>)> {
+        self.targets.iter().map(|target| (&*target.name, target.serving()))
     }
 
     /// Everybody with a tunnel, in the order in which they came.
@@ -321,7 +337,11 @@ impl Registry {
 
     /// The targets that `instance` answers.
     fn answered(&self, instance: &Instance) -> impl Iterator<Item = &Arc<Target>> {
-        self.targets.iter().filter(|target| instance.answers(target.name))
+        self.targets.iter().filter(|target| instance.answers(&target.name))
+    }
+
+    fn target(&self, service: &str) -> Option<&Arc<Target>> {
+        self.targets.iter().find(|target| *target.name == *service)
     }
 }
 

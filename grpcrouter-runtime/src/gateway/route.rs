@@ -1,23 +1,36 @@
-//! From a path to the method that it calls and how that is routed. Made once, at `build()`.
+//! From a path to the method that it calls and how that is routed. Made once, at `build()`, but for the services that
+//! nobody declared, which come as instances register them.
 
-use std::collections::HashMap;
+mod learnt;
+
+use std::{collections::HashMap, sync::Arc};
 
 use grpcrouter_protocol::Text;
 
-use super::{service_routes::ServiceRoutes, strategy::KeyReader};
+use self::learnt::Learnt;
+pub(super) use self::learnt::{NotLearnt, Turn};
+use super::{
+    grown::Grown,
+    service_routes::{Options, ServiceRoutes},
+    strategy::KeyReader,
+};
 use crate::{
-    codegen::{Kind, LoadBalancing, MethodRoutes, ServiceSpec, Strategy},
+    codegen::{Kind, LoadBalancing, Strategy},
     error::ConfigError,
     status::{Answer, nearest},
 };
 
 /// All methods that are served here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Routes {
     by_path: HashMap<String, RouteId>,
-    methods: Vec<MethodRoute>,
+    /// Services with methods that are not named.
+    any_method: HashMap<String, RouteId>,
+    methods: Grown<MethodRoute>,
     services: Vec<ServiceRoutes>,
-    targets: Vec<&'static str>,
+    targets: Vec<Arc<str>>,
+    /// If services that nobody declared are served.
+    learnt: Option<Learnt>,
 }
 
 /// One method in [`Routes`].
@@ -32,94 +45,71 @@ pub(crate) struct TargetId(pub(super) usize);
 #[derive(Debug)]
 pub(crate) struct MethodRoute {
     /// The service whose router it came with, as clients call it.
-    owner: &'static str,
-    /// The bare path, as instances know it.
+    owner: Arc<str>,
+    /// The bare path, as instances know it; ends in `/*` where it stands for methods that are not named.
     pub(super) path: Text,
     kind: Kind,
     pub(super) target: TargetId,
     pub(super) key: KeyReader,
+    prefix: Option<String>,
     /// What stands before the key in a path that has one.
-    before_key: Option<&'static str>,
+    before_key: Option<String>,
     pub(super) waits: bool,
     /// What the options ask for.
     pub(super) balancing: LoadBalancing,
 }
 
+/// Routes while they are put together.
+#[derive(Default)]
+struct Draft {
+    by_path: HashMap<String, RouteId>,
+    any_method: HashMap<String, RouteId>,
+    methods: Vec<MethodRoute>,
+    targets: Vec<Arc<str>>,
+}
+
 impl Routes {
+    /// Of `services`, and if `any` says how, of those that nobody declares.
+    ///
     /// # Errors
     /// An option that is not served or cannot be meant, or two routes of the same path.
-    pub(super) fn new(services: &[ServiceRoutes]) -> Result<Self, ConfigError> {
-        let mut routes = Self::default();
+    pub(super) fn new(services: &[ServiceRoutes], any: Option<&ServiceRoutes>) -> Result<Self, ConfigError> {
+        let mut draft = Draft::default();
         for service in services {
             service.check()?;
-            routes.add(service)?;
+            draft.add(service)?;
         }
-        Ok(routes)
+        let learnt = any.map(Learnt::new).transpose()?;
+        let room = if learnt.is_some() { MAX_LEARNT } else { 0 };
+        let Draft { by_path, any_method, methods, targets } = draft;
+        let methods = Grown::new(methods, room);
+        Ok(Self { by_path, any_method, methods, services: services.to_vec(), targets, learnt })
     }
 
-    fn add(&mut self, service: &ServiceRoutes) -> Result<(), ConfigError> {
-        let spec = service.spec();
-        self.services.push(service.clone());
-        // The target is known even if the service has no method.
-        self.target(spec.target);
-        for (name, kind, own) in service.methods() {
-            let resolved = spec.routes_with(&own);
-            let is_own = own != MethodRoutes::new();
-            let of = if is_own { format!("{}/{name}", spec.name) } else { spec.name.to_owned() };
-            let id = RouteId(self.methods.len());
-            let target = self.target(resolved.target);
-            let key = KeyReader::new(&of, &resolved)?;
-            let prefix = resolved.path_prefix.map(|prefix| prefix_of(&of, prefix)).transpose()?;
-            self.methods.push(MethodRoute {
-                owner: spec.name,
-                path: Text::from(format!("/{}/{name}", resolved.target)),
-                kind,
-                target,
-                before_key: key.is_in_path().then(|| prefix.unwrap_or_default()),
-                key,
-                waits: resolved.wait_for_instance,
-                balancing: resolved.load_balancing,
-            });
-            let bare = format!("/{}/{name}", spec.name);
-            self.claim(bare.clone(), id, spec)?;
-            if let Some(prefix) = prefix {
-                self.claim(format!("{prefix}{bare}"), id, spec)?;
-            }
-        }
-        Ok(())
+    /// How many services may come that nobody declared.
+    pub(super) fn room(&self) -> usize {
+        if self.learnt.is_some() { MAX_LEARNT } else { 0 }
     }
 
-    fn target(&mut self, name: &'static str) -> TargetId {
-        let known = self.targets.iter().position(|target| *target == name);
-        TargetId(known.unwrap_or_else(|| {
-            self.targets.push(name);
-            self.targets.len() - 1
-        }))
+    /// The services with a router, by the names that clients call, in the order in which they came.
+    pub(super) fn services(&self) -> Vec<Arc<str>> {
+        let declared = self.services.iter().map(|service| Arc::from(service.name()));
+        declared.chain(self.learnt.iter().flat_map(Learnt::services)).collect()
     }
 
-    fn claim(&mut self, path: String, id: RouteId, spec: &ServiceSpec) -> Result<(), ConfigError> {
-        let Some(first) = self.by_path.insert(path.clone(), id) else { return Ok(()) };
-        let first = self.method(first).map_or(spec.name, |method| method.owner);
-        Err(ConfigError::DuplicateRoute { path, first: first.to_owned(), second: spec.name.to_owned() })
+    /// Whether clients may call a service of this name.
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.services.iter().any(|routes| routes.name() == service)
+            || self.learnt.as_ref().is_some_and(|learnt| learnt.find(service).is_some())
     }
 
-    /// The services with a router, by the names that clients call.
-    pub(super) fn services(&self) -> Vec<&'static str> {
-        self.services.iter().map(|service| service.spec().name).collect()
+    /// Those that were declared, each with the service that instances register for it.
+    pub(super) fn services_and_targets(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.services.iter().map(|service| (service.name(), service.target_name()))
     }
 
-    /// The same, each with the service that instances register for it.
-    pub(super) fn services_and_targets(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.services.iter().map(|service| (service.spec().name, service.spec().target))
-    }
-
-    /// The services that instances register for these routes.
-    pub(super) fn targets(&self) -> &[&'static str] {
-        &self.targets
-    }
-
-    /// The same, with the balancings that their methods ask for.
-    pub(super) fn balancings(&self) -> impl Iterator<Item = (&'static str, Vec<LoadBalancing>)> {
+    /// The services that instances register for what was declared, with the balancings that their methods ask for.
+    pub(super) fn balancings(&self) -> impl Iterator<Item = (Arc<str>, Vec<LoadBalancing>)> {
         self.targets.iter().enumerate().map(|(id, name)| {
             let mut asked = Vec::new();
             for method in self.methods.iter().filter(|method| method.target == TargetId(id)) {
@@ -127,7 +117,7 @@ impl Routes {
                     asked.push(method.balancing);
                 }
             }
-            (*name, asked)
+            (name.clone(), asked)
         })
     }
 
@@ -136,12 +126,27 @@ impl Routes {
         if let Some(id) = self.by_path.get(path) {
             return Some((*id, None));
         }
-        let (before, _) = path.rsplit_once('/')?;
-        let (before, _) = before.rsplit_once('/')?;
+        let (before, method) = path.rsplit_once('/')?;
+        let (before, service) = before.rsplit_once('/')?;
         let bare = path.get(before.len()..)?;
-        let id = *self.by_path.get(bare)?;
+        let id = match self.by_path.get(bare) {
+            Some(id) => *id,
+            None => return self.find_any(before, service, method),
+        };
         let (prefix, segment) = before.rsplit_once('/')?;
-        (self.method(id)?.before_key == Some(prefix)).then_some((id, Some(segment)))
+        (self.method(id)?.before_key.as_deref() == Some(prefix)).then_some((id, Some(segment)))
+    }
+
+    /// The same for a method that is not named anywhere.
+    fn find_any<'a>(&self, before: &'a str, service: &str, method: &str) -> Option<(RouteId, Option<&'a str>)> {
+        let learnt = || self.learnt.as_ref()?.find(service);
+        let id = self.any_method.get(service).copied().or_else(learnt).filter(|_| !method.is_empty())?;
+        let route = self.method(id)?;
+        if before.is_empty() || route.prefix.as_deref() == Some(before) {
+            return Some((id, None));
+        }
+        let (prefix, segment) = before.rsplit_once('/')?;
+        (route.before_key.as_deref() == Some(prefix)).then_some((id, Some(segment)))
     }
 
     pub(super) fn method(&self, id: RouteId) -> Option<&MethodRoute> {
@@ -149,8 +154,8 @@ impl Routes {
     }
 
     /// All methods, in the order of their ids.
-    pub(super) fn methods(&self) -> &[MethodRoute] {
-        &self.methods
+    pub(super) fn methods(&self) -> impl Iterator<Item = &MethodRoute> {
+        self.methods.iter()
     }
 
     /// What to answer for a path that is not served.
@@ -158,19 +163,69 @@ impl Routes {
         let mut segments = path.rsplit('/');
         let method = segments.next().unwrap_or_default();
         let service = segments.next().unwrap_or_default();
-        let Some(routes) = self.services.iter().find(|routes| routes.spec().name == service) else {
-            let names = self.services.iter().map(|routes| routes.spec().name);
+        let Some(routes) = self.services.iter().find(|routes| routes.name() == service) else {
+            let names = self.services();
             let asked = if service.is_empty() { path } else { service };
-            return Answer::unknown_service(asked, nearest(service, names));
+            return Answer::unknown_service(asked, nearest(service, names.iter().map(|name| &**name)));
         };
-        if routes.methods().any(|(known, ..)| known == method) {
+        if routes.has_any_method() || routes.methods().any(|(known, ..)| known == method) {
             // The method is right, so what stands before it is not.
-            let prefix = routes.spec().path_prefix.unwrap_or_default();
-            let key = if routes.spec().strategy == Strategy::PathBased { "/{key}" } else { "" };
+            let prefix = routes.options().path_prefix().unwrap_or_default();
+            let key = if routes.options().strategy() == Strategy::PathBased { "/{key}" } else { "" };
             return Answer::unknown_service(path, Some(&format!("{prefix}{key}/{service}/{method}")));
         }
         Answer::unknown_method(service, method, nearest(method, routes.methods().map(|(known, ..)| known)))
     }
+}
+
+impl Draft {
+    fn add(&mut self, service: &ServiceRoutes) -> Result<(), ConfigError> {
+        let owner: Arc<str> = Arc::from(service.name());
+        // The target is known even if the service has no method.
+        self.target(service.target_name());
+        for (name, kind, own) in service.methods() {
+            let of = if own.is_some() { format!("{owner}/{name}") } else { owner.to_string() };
+            let options = own.cloned().unwrap_or_default().over(service.options());
+            let target = self.target(options.target().unwrap_or(&owner));
+            let route = MethodRoute::new(&of, &owner, name, kind, target, &options)?;
+            let id = RouteId(self.methods.len());
+            let bare = format!("/{owner}/{name}");
+            self.claim(bare.clone(), id, &owner)?;
+            if let Some(prefix) = &route.prefix {
+                self.claim(format!("{prefix}{bare}"), id, &owner)?;
+            }
+            self.methods.push(route);
+        }
+        if service.has_any_method() {
+            let target = self.target(service.target_name());
+            let route = MethodRoute::new(&owner, &owner, ANY, Kind::Bidi, target, service.options())?;
+            let id = RouteId(self.methods.len());
+            let claimed = self.any_method.insert(owner.to_string(), id);
+            self.methods.push(route);
+            if claimed.is_some() {
+                return Err(duplicate(format!("/{owner}/{ANY}"), &owner, &owner));
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, name: &str) -> TargetId {
+        let known = self.targets.iter().position(|target| **target == *name);
+        TargetId(known.unwrap_or_else(|| {
+            self.targets.push(Arc::from(name));
+            self.targets.len() - 1
+        }))
+    }
+
+    fn claim(&mut self, path: String, id: RouteId, owner: &str) -> Result<(), ConfigError> {
+        let Some(first) = self.by_path.insert(path.clone(), id) else { return Ok(()) };
+        let first = self.methods.get(first.0).map_or(owner, |method| &*method.owner);
+        Err(duplicate(path, first, owner))
+    }
+}
+
+fn duplicate(path: String, first: &str, second: &str) -> ConfigError {
+    ConfigError::DuplicateRoute { path, first: first.to_owned(), second: second.to_owned() }
 }
 
 impl RouteId {
@@ -181,9 +236,49 @@ impl RouteId {
 }
 
 impl MethodRoute {
+    /// `of` is who carries the options.
+    fn new(
+        of: &str,
+        owner: &Arc<str>,
+        name: &str,
+        kind: Kind,
+        target: TargetId,
+        options: &Options,
+    ) -> Result<Self, ConfigError> {
+        let key = KeyReader::new(of, &options.key())?;
+        let prefix = options.path_prefix().map(|prefix| prefix_of(of, prefix)).transpose()?;
+        Ok(Self {
+            owner: owner.clone(),
+            path: Text::from(format!("/{}/{name}", options.target().unwrap_or(owner))),
+            kind,
+            target,
+            before_key: key.is_in_path().then(|| prefix.unwrap_or_default().to_owned()),
+            prefix: prefix.map(str::to_owned),
+            key,
+            waits: options.waits(),
+            balancing: options.load_balancing(),
+        })
+    }
+
     /// The service and the method, as clients call them.
-    pub(super) fn names(&self) -> (&'static str, &str) {
-        (self.owner, self.path.as_str().rsplit('/').next().unwrap_or_default())
+    pub(super) fn names(&self) -> (&str, &str) {
+        (&self.owner, self.path.as_str().rsplit('/').next().unwrap_or_default())
+    }
+
+    /// What an instance is told that a call of `path` calls.
+    pub(super) fn path_for(&self, path: &str) -> Text {
+        match self.path.as_str().strip_suffix(ANY) {
+            None => self.path.clone(),
+            Some(service) => {
+                let method = path.rsplit('/').next().unwrap_or_default();
+                Text::from([service, method].concat())
+            }
+        }
+    }
+
+    /// Whether it stands for methods that are not named.
+    pub(super) fn is_any(&self) -> bool {
+        self.path.as_str().ends_with(ANY)
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -224,11 +319,18 @@ fn prefix_of<'a>(of: &str, prefix: &'a str) -> Result<&'a str, ConfigError> {
     })
 }
 
+/// The name that stands for methods which are not named: no method can have it.
+const ANY: &str = "*";
+
+/// Services that may be learnt: more than any fleet has names for, and few enough that an instance which makes names up
+/// costs some MiB and some ten thousand series of metrics, not all that there is.
+const MAX_LEARNT: usize = 1_024;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::codegen::{MethodSpec, OnMissingKey};
+    use crate::codegen::{MethodRoutes, MethodSpec, OnMissingKey, ServiceSpec};
 
     static METHODS: &[MethodSpec] = &[
         MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary),
@@ -237,7 +339,7 @@ mod tests {
     static ORDERS: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders").path_prefix("/api/v1").methods(METHODS);
 
     fn routes(specs: &[&ServiceSpec]) -> Result<Routes, ConfigError> {
-        Routes::new(&specs.iter().map(|spec| ServiceRoutes::generated(spec)).collect::<Vec<_>>())
+        Routes::new(&specs.iter().map(|spec| ServiceRoutes::generated(spec)).collect::<Vec<_>>(), None)
     }
 
     #[test]
@@ -261,7 +363,7 @@ mod tests {
 
         assert_eq!(method.path.as_str(), "/shop.v2.Orders/Buy");
         assert_eq!(method.service(), "shop.v2.Orders");
-        assert_eq!(routes.targets(), ["shop.v2.Orders"]);
+        assert_eq!(routes.balancings().map(|(target, _)| target).collect::<Vec<_>>(), ["shop.v2.Orders".into()]);
     }
 
     #[test]

@@ -11,12 +11,23 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
+pub(super) use self::field::Field;
 use self::message::First;
 use crate::{
-    codegen::{FieldPath, LoadBalancing, OnMissingKey, Routes, Strategy},
+    codegen::{LoadBalancing, OnMissingKey, Strategy},
     error::ConfigError,
     status::Answer,
 };
+
+/// What the options say of the key of one method's calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) routing_key: Option<&'a str>,
+    pub(super) strategy: Strategy,
+    pub(super) load_balancing: LoadBalancing,
+    pub(super) on_missing_key: OnMissingKey,
+    pub(super) field: Option<&'a Field>,
+}
 
 /// A call's routing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +79,7 @@ enum Place {
     Cookie(String),
     /// A segment of the path.
     Path,
-    Field(FieldPath),
+    Field(Field),
 }
 
 /// Why a key cannot be read.
@@ -77,7 +88,7 @@ type Malformed = Cow<'static, str>;
 impl KeyReader {
     /// # Errors
     /// The options cannot be meant. `of` names who carries them.
-    pub(super) fn new(of: &str, routes: &Routes) -> Result<Self, ConfigError> {
+    pub(super) fn new(of: &str, routes: &Asked<'_>) -> Result<Self, ConfigError> {
         let place = match routes.strategy {
             Strategy::MetadataBased => match routes.routing_key {
                 Some(key) => metadata_entry(of, key)?,
@@ -90,8 +101,8 @@ impl KeyReader {
             Strategy::FieldBased => {
                 let key = named(of, routes, "a field of the request")?;
                 let field = routes.field.ok_or_else(|| invalid(of, "routing_key", key, FIELD_UNKNOWN))?;
-                field::check(&field).map_err(|why| invalid(of, "routing_key", key, why))?;
-                Place::Field(field)
+                field::check(field).map_err(|why| invalid(of, "routing_key", key, why))?;
+                Place::Field(field.clone())
             }
         };
         if matches!(place, Place::Nowhere) {
@@ -202,7 +213,7 @@ fn header_place(of: &str, key: &str) -> Result<Place, ConfigError> {
 }
 
 /// The key that a strategy cannot do without.
-fn named(of: &str, routes: &Routes, what: &str) -> Result<&'static str, ConfigError> {
+fn named<'a>(of: &str, routes: &Asked<'a>, what: &str) -> Result<&'a str, ConfigError> {
     let strategy = routes.strategy.name();
     routes.routing_key.ok_or_else(|| invalid(of, "strategy", strategy, &format!("it needs a routing_key: {what}")))
 }

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::{
     GatewayCore,
+    pass::Held,
     registry::{Instance, Seat},
     route::{MethodRoute, RouteId},
     strategy::{Read, RoutingKey},
@@ -40,18 +41,31 @@ pub(super) struct Way {
     pub(super) came_back: usize,
     /// What to answer if nobody does.
     pub(super) last: Option<Answer>,
+    /// Given back when the call is over.
+    _held: Held,
     /// When the call came.
     began: Time,
 }
 
 impl Way {
-    pub(super) fn new(route: RouteId, read: Read, pinned: Option<Arc<Instance>>) -> Self {
+    pub(super) fn new(route: RouteId, read: Read, pinned: Option<Arc<Instance>>, held: Held) -> Self {
         let (key, unread) = match read {
             Read::Key(key) => (key, false),
             Read::InMessage => (RoutingKey::Absent, true),
         };
-        let (version, began) = (None, clock::now());
-        Self { route, key, unread, pinned, version, at: None, tried: Vec::new(), came_back: 0, last: None, began }
+        Self {
+            route,
+            key,
+            unread,
+            pinned,
+            version: None,
+            at: None,
+            tried: Vec::new(),
+            came_back: 0,
+            last: None,
+            _held: held,
+            began: clock::now(),
+        }
     }
 
     /// The same, of the version that its client asks for, where calls are split.

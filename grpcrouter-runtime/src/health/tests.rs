@@ -16,7 +16,7 @@ struct Desk {
 fn desk() -> Desk {
     let (whole, service) = (watch::Sender::new(Whole::Serving), watch::Sender::new(true));
     let services = HashMap::from([("a.A".to_owned(), service.subscribe())]);
-    let book = Book { whole: whole.subscribe(), services };
+    let book = Book { whole: whole.subscribe(), services: watch::Sender::new(services).subscribe() };
     Desk { whole, service, health: HealthService { book, room: Arc::new(Semaphore::new(2)), most: 2 } }
 }
 

@@ -18,7 +18,7 @@ fn entries(metadata: &Metadata) -> Vec<(String, Vec<u8>)> {
 }
 
 fn request(pairs: &[(&str, &str)]) -> Result<RequestHead, Answer> {
-    start_from_request(&map(pairs), Text::from_static("/a.B/C"), Text::from_static("example.test"))
+    start_from_request(&map(pairs), Text::from_static("/a.B/C"), Text::from_static("example.test"), &Vouched::default())
 }
 
 #[test]
@@ -234,4 +234,32 @@ fn trailers_alone_carry_status_and_content_type() {
         map(&[("content-type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", "no")])
     );
     assert!(is_trailers_only(response.headers()));
+}
+
+#[test]
+fn the_principal_reaches_the_service_from_the_gateway_alone() {
+    let vouched = Vouched { principal: Some(Text::from_static("key:ci")), spent: None };
+    let headers = map(&[("x-grpcrouter-principal", "jwt:admin"), ("x-own", "1")]);
+    let head = start_from_request(&headers, Text::from_static("/a.B/C"), Text::default(), &vouched).unwrap();
+
+    let request = request_from_start(&head.start, None).unwrap();
+    let response = response_headers(&Headers { metadata: head.start.metadata.clone(), ..Headers::default() });
+
+    assert_eq!(request.headers().get_all(PRINCIPAL).iter().collect::<Vec<_>>(), ["key:ci"]);
+    assert_eq!(request.headers().get("x-own").unwrap(), "1");
+    assert_eq!(response.headers().get(PRINCIPAL), None);
+}
+
+#[test]
+fn credentials_that_were_spent_here_do_not_cross_and_others_do() {
+    let headers = map(&[("authorization", "Bearer a"), ("x-api-key", "b")]);
+    let crossing = |spent: Option<&'static str>| {
+        let vouched = Vouched { principal: None, spent: spent.map(HeaderName::from_static) };
+        let head = start_from_request(&headers, Text::default(), Text::default(), &vouched).unwrap();
+        entries(&head.start.metadata).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+
+    assert_eq!(crossing(None), ["authorization", "x-api-key"]);
+    assert_eq!(crossing(Some("authorization")), ["x-api-key"]);
+    assert_eq!(crossing(Some("x-api-key")), ["authorization"]);
 }

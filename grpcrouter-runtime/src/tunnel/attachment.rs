@@ -19,6 +19,9 @@ use crate::{clock, status::shown};
 /// How long a closed tunnel waits for its Close to be written; a peer that does not read gets none.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// What is beside the reader in its task, such as who may not be here any more, has its turn however fast messages come.
+const MESSAGES_IN_A_ROW: u32 = 64;
+
 /// Why a stream no longer carries the tunnel.
 #[derive(Debug)]
 pub(crate) enum Detached {
@@ -60,6 +63,7 @@ pub(crate) fn why(code: CloseCode) -> &'static str {
         CloseCode::Replaced => "which has a later tunnel of the same instance",
         CloseCode::Shutdown => "which stops",
         CloseCode::Internal => "which has a fault",
+        CloseCode::PermissionDenied => "which does not let this instance be registered any more",
     }
 }
 
@@ -106,6 +110,7 @@ where
     let mut sleep = std::pin::pin!(sleep);
     let mut set = None;
     let mut heard = 0;
+    let mut in_a_row = 0;
     loop {
         if tunnel.is_closing() {
             return Detached::ClosedHere;
@@ -131,6 +136,11 @@ where
             () = tunnel.attention() => {}
             message = incoming.next() => match message {
                 Ok(Some(message)) => {
+                    in_a_row += 1;
+                    if in_a_row == MESSAGES_IN_A_ROW {
+                        in_a_row = 0;
+                        tokio::task::yield_now().await;
+                    }
                     let taken = tunnel.receive(message, &mut due);
                     if let Some(close) = deliver(tunnel, &mut due, events) {
                         return Detached::Closed(close);

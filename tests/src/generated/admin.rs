@@ -130,6 +130,12 @@ pub struct Instance {
     pub calls: u64,
     #[prost(uint64, tag = "13")]
     pub connected_for_ms: u64,
+    /// As whom it registered, where the gateway has a policy for that; else empty.
+    #[prost(string, tag = "14")]
+    pub principal: ::prost::alloc::string::String,
+    /// The services, of those that it answers, that take no calls now by its own word.
+    #[prost(string, repeated, tag = "15")]
+    pub services_not_serving: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Whether an instance takes new calls, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,56 +1,13 @@
 //! Lines: one for each call at each end, one for each dial, with ids and without what is in a call.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
-
 use grpcrouter_tests::{
+    lines::Lines,
     probe::say,
     world::{TestBackend, TestGateway, eventually, no_task_left},
 };
 use myservice::proto::Method1Request;
 use tonic::{Request, metadata::MetadataValue};
-use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
-
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    pub(crate) fn listen(&self, level: LevelFilter) -> impl Drop + use<> {
-        let log = tracing_subscriber::fmt().with_ansi(false).without_time().with_max_level(level);
-        log.with_writer(self.clone()).set_default()
-    }
-
-    pub(crate) fn all(&self) -> Vec<String> {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().map(str::to_owned).collect()
-    }
-
-    /// Those that have all of these.
-    pub(crate) fn with(&self, parts: &[&str]) -> Vec<String> {
-        self.all().into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use tracing_subscriber::filter::LevelFilter;
 
 const SECRET: &str = "tell-nobody";
 

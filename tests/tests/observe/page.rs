@@ -6,6 +6,7 @@ use std::{
 };
 
 use grpcrouter_tests::{
+    lines::Lines,
     pages::{blocks, root},
     world::{TestBackend, TestGateway, eventually},
 };
@@ -14,7 +15,7 @@ use myservice::proto::Method1Request;
 use tonic::Request;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{lines::Lines, recorded::Recorded};
+use crate::recorded::Recorded;
 
 fn page() -> String {
     fs::read_to_string(root().join("docs/OBSERVABILITY.md")).unwrap()

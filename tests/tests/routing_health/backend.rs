@@ -1,14 +1,23 @@
 //! What a backend says of itself: to its gateways, which send it no call while it cannot serve, and at its own port.
 
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
 use ServingStatus::{NotServing, ServiceUnknown, Serving};
-use grpcrouter_runtime::{Backend, InstanceState};
+use grpcrouter_runtime::{Backend, InstanceState, ServiceRoutes};
 use grpcrouter_tests::{
     probe::{Probe, say},
     world::{TestBackend, TestGateway},
 };
+use http::{Request, Response};
 use myservice::proto::{
     Method1Request, Method2Request, my_service_client::MyServiceClient, my_service_server::MyServiceServer,
 };
+use tonic::{body::Body, server::NamedService};
+use tower_service::Service;
 
 use super::*;
 
@@ -46,6 +55,72 @@ async fn an_instance_that_cannot_serve_gets_no_new_call_and_finishes_what_it_has
     assert!(running.message().await.unwrap().is_none());
     drop((watch, asker, client, running));
     gateway.stop(vec![ill, well]).await;
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_serve_takes_none_of_the_others_with_it() {
+    let orders = ServiceRoutes::new("shop.Orders").unary("Buy");
+    let gateway = TestGateway::start_with(|builder| builder.add_service(orders)).await;
+    let probe = Probe::new("a");
+    let backend = Backend::builder()
+        .gateway(gateway.uri())
+        .instance_id("a")
+        .add_service(MyServiceServer::new(probe.clone()))
+        .add_service(Orders)
+        .build()
+        .unwrap();
+    let health = backend.health();
+    health.set_serving("shop.Orders", false).unwrap();
+    let backend = TestBackend::serve(backend, probe);
+    backend.backend.ready().await;
+    gateway.instances(1).await;
+    let mut asker = Asker::of(gateway.address).await;
+    let (mut orders, mut service) = (asker.watch("shop.Orders").await.unwrap(), asker.watch(SERVICE).await.unwrap());
+    let shown = || gateway.gateway.instances().remove(0);
+
+    // Said in its first word.
+    assert_eq!((orders.next().await, service.next().await), (Ok(NotServing), Ok(Serving)));
+    assert_eq!((shown().state, shown().not_serving), (InstanceState::Ready, vec!["shop.Orders".to_owned()]));
+    assert_eq!(whoever(&mut gateway.client().await).await, Ok("a".to_owned()));
+    // And then by each update.
+    health.set_serving("shop.Orders", true).unwrap();
+    assert_eq!(orders.next().await, Ok(Serving));
+    health.set_serving(SERVICE, false).unwrap();
+    assert_eq!(service.next().await, Ok(NotServing));
+    let request = Method1Request { text: "hello".to_owned() };
+    let status = gateway.client().await.method1(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("1 connected, and each says that it does not serve"), "{status}");
+    assert_eq!((gateway.gateway.stats().instances, asker.check("shop.Orders").await), (1, Ok(Serving)));
+    // With none left it serves nobody at all.
+    health.set_serving("shop.Orders", false).unwrap();
+    assert_eq!(orders.next().await, Ok(NotServing));
+    assert_eq!((gateway.gateway.stats().instances, shown().state), (0, InstanceState::NotServing));
+
+    drop((orders, service, asker));
+    gateway.stop(vec![backend]).await;
+}
+
+/// A service by name alone: nobody calls it.
+#[derive(Clone)]
+struct Orders;
+
+impl NamedService for Orders {
+    const NAME: &'static str = "shop.Orders";
+}
+
+impl Service<Request<Body>> for Orders {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        ready(Ok(tonic::Status::unimplemented("nobody calls it").into_http()))
+    }
 }
 
 #[tokio::test]

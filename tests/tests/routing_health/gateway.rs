@@ -63,7 +63,14 @@ async fn an_instance_that_says_so_or_drains_does_not_count() {
     assert_eq!(watch.next().await, Ok(Serving));
 
     for (version, health, status) in [(1, Health::NotServing, NotServing), (2, Health::Serving, Serving)] {
-        let update = Update { version, health, weight: 1, labels: Default::default(), load_permille: 0 };
+        let update = Update {
+            version,
+            health,
+            weight: 1,
+            labels: Default::default(),
+            load_permille: 0,
+            not_serving: Vec::new(),
+        };
         hand.tunnel.update(update, Time::default());
         hand.transmit().unwrap();
         assert_eq!(watch.next().await, Ok(status));

@@ -41,7 +41,10 @@ async fn an_instance_can_change_its_weight_labels_and_health() {
     assert!(matches!(watch.next().await, Some(InstanceChange::Joined(one)) if one.id == "hand" && one.weight == 1));
     let mut say = |version, health, weight| {
         let labels = BTreeMap::from([("zone".to_owned(), format!("z{version}"))]);
-        hand.tunnel.update(Update { version, health, weight, labels, load_permille: 500 }, Time::default());
+        hand.tunnel.update(
+            Update { version, health, weight, labels, load_permille: 500, not_serving: Vec::new() },
+            Time::default(),
+        );
         hand.transmit().unwrap();
     };
 

@@ -159,6 +159,7 @@ const WALLS: &[Wall] = &[
             "grpcrouter-runtime/src/h2_body",
             "grpcrouter-runtime/src/health",
             "grpcrouter-runtime/src/descriptors",
+            "grpcrouter-runtime/src/tls",
         ],
         but: &[],
         never: &["crate::gateway", "crate::backend", "crate::tunnel", "crate::run"],
@@ -214,11 +215,31 @@ const WALLS: &[Wall] = &[
         because: "a picker looks at a snapshot: no lock and no await",
     },
     Wall {
-        room: &["grpcrouter-runtime/src/gateway/registry/ejection", "grpcrouter-runtime/src/gateway/registry/takeover"],
+        room: &[
+            "grpcrouter-runtime/src/gateway/registry/ejection",
+            "grpcrouter-runtime/src/gateway/registry/takeover",
+            "grpcrouter-runtime/src/gateway/admission/claims",
+            "grpcrouter-runtime/src/gateway/admission/failures",
+            "grpcrouter-runtime/src/gateway/admission/rules",
+        ],
         but: &[],
         never: &["crate::clock", "std::sync::Mutex", "std::time::Instant", "tokio", "crate::tunnel"],
         but_tests: false,
         because: "rules about time are told the time, so that a test can play a year",
+    },
+    Wall {
+        room: &["grpcrouter-runtime/src/gateway/registration"],
+        but: &[],
+        never: &["crate::gateway::admission", "crate::gateway::registry", "crate::clock", "crate::tunnel", "tokio"],
+        but_tests: false,
+        because: "what is written of who may register is a text; who is here is not its business",
+    },
+    Wall {
+        room: &["grpcrouter-runtime/src/gateway/connection/frames"],
+        but: &[],
+        never: &["std::time::Instant", "tokio::time::Instant::now", "tokio::net", "h2", "crate"],
+        but_tests: true,
+        because: "what is a flood is a rule about bytes and times that it is told",
     },
     Wall {
         room: &["grpcrouter-runtime/src/gateway/registry"],
@@ -258,6 +279,37 @@ const WALLS: &[Wall] = &[
         because: "what a call is forwarded by knows nothing of the services that are the gateway's own",
     },
     Wall {
+        room: &["grpcrouter-runtime/src/gateway/callers"],
+        but: &[],
+        never: &[
+            "crate::gateway::admission",
+            "crate::gateway::registration",
+            "crate::gateway::registry",
+            "crate::gateway::route",
+            "crate::gateway::forward",
+            "crate::tunnel",
+            "tokio",
+        ],
+        but_tests: true,
+        because: "whether a call is let in is told from its head alone, and nobody is waited for",
+    },
+    Wall {
+        room: &[
+            "grpcrouter-runtime/src/gateway/bridge",
+            "grpcrouter-runtime/src/gateway/client_call",
+            "grpcrouter-runtime/src/gateway/connection",
+            "grpcrouter-runtime/src/gateway/embed",
+            "grpcrouter-runtime/src/gateway/forward",
+            "grpcrouter-runtime/src/gateway/intake",
+            "grpcrouter-runtime/src/gateway/pass",
+            "grpcrouter-runtime/src/gateway/way",
+        ],
+        but: &[],
+        never: &["crate::gateway::callers"],
+        but_tests: false,
+        because: "a call is let in by a gate; who is behind it is a feature, and the way of a call does not know it",
+    },
+    Wall {
         room: &["grpcrouter-runtime/src/gateway/meters"],
         but: &[],
         never: &["crate::gateway::forward", "crate::gateway::way", "crate::tunnel", "std::collections"],
@@ -278,6 +330,20 @@ const WALLS: &[Wall] = &[
         but_tests: true,
         because: "examples use the front door, as their readers will",
     },
+    Wall {
+        room: &["grpcrouter/src"],
+        but: &[],
+        never: &["grpcrouter_protocol", "grpcrouter_runtime::codegen", "h2", "hyper"],
+        but_tests: false,
+        because: "the binary turns flags into builders, by the front door: whoever writes a program has what it has",
+    },
+    Wall {
+        room: &["grpcrouter-runtime/src/backend/upstream"],
+        but: &[],
+        never: &["crate::tunnel", "crate::gateway", "grpcrouter_protocol"],
+        but_tests: false,
+        because: "an upstream is a service like any other: what brings a call to it is not its matter",
+    },
 ];
 
 const DOORS: &[Door] = &[Door {
@@ -297,6 +363,7 @@ const GENERATED_USES: &[&str] = &["codegen", "Gateway", "GatewayBuilder", "run"]
 /// Crates that the dependencies of a crate must not name, or the only ones that they may.
 const MANIFESTS: &[(&str, Manifest)] = &[
     ("grpcrouter-protocol/Cargo.toml", Manifest::Only(&["bytes", "prost", "slab", "thiserror"])),
+    ("grpcrouter/Cargo.toml", Manifest::Never(&["grpcrouter-protocol", "h2", "hyper"])),
     ("grpcrouter-runtime/Cargo.toml", Manifest::Never(&["protoc-gen-grpcrouter", "prost-build", "tonic-prost-build"])),
     (
         "protoc-gen-grpcrouter/Cargo.toml",

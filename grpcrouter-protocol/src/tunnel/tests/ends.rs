@@ -248,8 +248,14 @@ fn a_peer_that_answers_no_ping_is_silent() {
 #[test]
 fn the_newest_update_wins() {
     let mut pair = Pair::new();
-    let update =
-        |version| Update { version, health: Health::Serving, weight: 1, labels: Default::default(), load_permille: 0 };
+    let update = |version| Update {
+        version,
+        health: Health::Serving,
+        weight: 1,
+        labels: Default::default(),
+        load_permille: 0,
+        not_serving: Vec::new(),
+    };
     pair.instance.update(update(2), T0);
     assert_eq!(pair.up(T0), [Event::Updated(update(2))]);
     pair.instance.update(update(1), T0);

@@ -32,36 +32,6 @@ fn error(builder: BackendBuilder) -> String {
 }
 
 #[test]
-fn a_gateway_is_an_http_uri_with_a_port() {
-    for (uri, expected) in [
-        ("http://127.0.0.1:8080", Ok(("127.0.0.1", 8080))),
-        ("http://gateway.example:80/", Ok(("gateway.example", 80))),
-        ("http://[::1]:8080", Ok(("::1", 8080))),
-        ("https://gateway:443", Err("TLS comes with a later version")),
-        ("gateway:8080", Err("no scheme; write http://gateway:8080")),
-        ("http://gateway", Err("no port; write http://gateway:8080")),
-        ("http://gateway:0", Err("nothing can listen at port 0")),
-        ("http://gateway:8080/path", Err("a gateway has no path")),
-        ("tcp://gateway:8080", Err("the scheme must be http")),
-        ("", Err("not a URI")),
-    ] {
-        match (GatewayAddress::parse(uri), expected) {
-            (Ok(address), Ok(expected)) => assert_eq!((address.host(), address.port()), expected, "{uri}"),
-            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{uri}: {error}"),
-            (found, _) => panic!("{uri}: {found:?}"),
-        }
-    }
-}
-
-#[test]
-fn the_register_path_is_put_onto_the_gateways_address() {
-    let address = GatewayAddress::parse("http://gateway:8080").unwrap();
-
-    assert_eq!(address.register_uri(), "http://gateway:8080/grpcrouter.Router/Register");
-    assert_eq!(address.to_string(), "gateway:8080");
-}
-
-#[test]
 fn a_backend_without_services_says_what_to_add() {
     assert_eq!(
         error(Backend::builder().gateway("http://gateway:8080")),

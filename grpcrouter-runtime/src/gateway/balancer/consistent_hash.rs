@@ -109,7 +109,7 @@ impl<T: Candidate> Picker<T> for Circle<T> {
 
 /// FNV-1a over the bytes, then mixed: no key that a program would use falls together with another. Never to be changed:
 /// gateways of two versions must choose alike.
-fn hash(bytes: &[u8]) -> u64 {
+pub(in crate::gateway) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));

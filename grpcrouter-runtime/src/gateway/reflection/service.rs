@@ -72,7 +72,7 @@ impl Asked {
         let reply = match &question.message_request {
             None => Err((Code::InvalidArgument, "the question is none of those that are known here".to_owned())),
             Some(Question::ListServices(_)) => {
-                let service = self.reflection.services.iter().map(|name| ServiceResponse { name: name.clone() });
+                let service = self.reflection.services().into_iter().map(|name| ServiceResponse { name });
                 Ok(Reply::ListServicesResponse(ListServiceResponse { service: service.collect() }))
             }
             Some(Question::FileByFilename(name)) => {

@@ -19,10 +19,16 @@ pub struct RegisteredInstance {
     pub incarnation: [u8; 16],
     /// The services that it answers, `package.Service`.
     pub services: Vec<String>,
+    /// Those of them that take no calls now, by its own word.
+    pub not_serving: Vec<String>,
     /// What its owner calls its version; may be empty.
     pub version: String,
     /// Where it dialled from, `address:port`; `unknown` behind a server that is not the gateway's own.
     pub peer: String,
+    /// As whom it registered, as the gateway's [`RegistrationPolicy`] names it; none where there is no policy.
+    ///
+    /// [`RegistrationPolicy`]: crate::RegistrationPolicy
+    pub principal: Option<String>,
     /// Its share of calls under weighted balancing, 1 to 1000.
     pub weight: u32,
     /// Its labels.
@@ -159,8 +165,10 @@ impl Instance {
             id: self.id.to_string(),
             incarnation: self.incarnation.0,
             services: self.services.clone(),
+            not_serving: facts.not_serving.clone(),
             version: self.software_version.clone(),
             peer: self.peer.clone(),
+            principal: self.principal.as_ref().map(ToString::to_string),
             weight: self.weight(),
             labels: facts.labels.clone(),
             routing_keys: self.keys.iter().map(text).filter(|key| *key != self.id.as_str()).collect(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Health, Hello, Incarnation, InstanceId};
+use grpcrouter_protocol::{Health, Hello, Incarnation, InstanceId, Update};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -19,7 +19,10 @@ use super::ejection::{Ejection, Streak};
 use crate::{
     clock,
     descriptors::Hash,
-    gateway::balancer::{Candidate, Latency, MAX_WEIGHT},
+    gateway::{
+        balancer::{Candidate, Latency, MAX_WEIGHT},
+        principal::Principal,
+    },
     tunnel::TunnelHandle,
 };
 
@@ -38,6 +41,8 @@ pub(crate) struct Instance {
     /// Of the descriptors that it offers, each once.
     pub(in crate::gateway) descriptors: Vec<Hash>,
     pub(super) software_version: String,
+    /// As whom it registered, if the gateway has a policy for that.
+    pub(super) principal: Option<Principal>,
     /// Where it dialled from, for logs.
     pub(super) peer: String,
     pub(super) since: Instant,
@@ -63,6 +68,8 @@ pub(super) struct Facts {
     /// Of the last Update.
     pub(super) version: u64,
     pub(super) serving: bool,
+    /// Services that take no calls though the whole serves.
+    pub(super) not_serving: Vec<String>,
     pub(super) draining: bool,
     /// A later tunnel of the same id takes the new calls.
     pub(super) displaced: bool,
@@ -78,14 +85,21 @@ impl Facts {
     pub(super) fn is_ready(&self) -> bool {
         self.present && self.serving && !self.draining && !self.displaced
     }
+
+    /// The same, of calls to `service`.
+    pub(super) fn is_ready_for(&self, service: &str) -> bool {
+        self.is_ready() && !self.not_serving.iter().any(|name| name == service)
+    }
 }
 
 impl Instance {
     /// `hello.max_calls` is what was agreed on.
     pub(in crate::gateway) fn new(hello: Hello, tunnel: TunnelHandle, peer: String) -> Self {
+        let not_serving = hello.services.iter().filter(|offer| offer.not_serving);
         let facts = Facts {
             version: 0,
-            serving: hello.health != Health::NotServing,
+            serving: hello.health != Health::NotServing && !hello.services.iter().all(|offer| offer.not_serving),
+            not_serving: not_serving.map(|offer| offer.name.clone()).collect(),
             draining: hello.draining,
             displaced: false,
             present: false,
@@ -112,6 +126,7 @@ impl Instance {
             keys,
             descriptors,
             software_version: hello.software_version,
+            principal: None,
             peer,
             since: Instant::now(),
             max_calls: hello.max_calls,
@@ -130,6 +145,21 @@ impl Instance {
         }
         instance.set_weight(hello.weight);
         instance
+    }
+
+    /// The same, registered as `principal`.
+    pub(in crate::gateway) fn registered_as(self, principal: Option<Principal>) -> Self {
+        Self { principal, ..self }
+    }
+
+    /// What it says of itself.
+    pub(super) fn take(&self, update: &Update, facts: &mut Facts) {
+        let ill = |service: &String| update.not_serving.contains(service);
+        facts.version = update.version;
+        facts.serving = update.health != Health::NotServing && !self.services.iter().all(ill);
+        facts.not_serving = self.services.iter().filter(|service| ill(service)).cloned().collect();
+        facts.labels.clone_from(&update.labels);
+        facts.load_permille = update.load_permille;
     }
 
     /// One more call goes there.

@@ -36,6 +36,8 @@ pub(crate) struct Snapshot {
     instead: Option<LoadBalancing>,
     /// Calls go to versions of the software by their shares.
     split: Option<Divided>,
+    /// How many are connected and take no calls.
+    resting: usize,
     left: Option<Left>,
 }
 
@@ -92,7 +94,12 @@ impl Snapshot {
                 ready.iter().for_each(|one| one.is_measured.store(true, Ordering::Relaxed));
             }
         }
-        Self { ready, by_key, pickers, instead: balancers.instead, split: None, left }
+        Self { ready, by_key, pickers, instead: balancers.instead, split: None, resting: 0, left }
+    }
+
+    /// The same, beside so many that are connected and take no calls.
+    pub(super) fn beside(self, resting: usize) -> Self {
+        Self { resting, ..self }
     }
 
     /// The same, with its calls split between versions.
@@ -150,7 +157,7 @@ impl Snapshot {
     pub(in crate::gateway) fn nobody(&self, service: &str, name: &str, key: &RoutingKey) -> Answer {
         let last = self.left.as_ref().map(Left::shown);
         let RoutingKey::Value(key) = key else {
-            let mut answer = Answer::no_instance(service, last.as_deref());
+            let mut answer = Answer::no_instance(service, self.resting, last.as_deref());
             if self.split.is_some() && !self.ready.is_empty() {
                 answer
                     .message
@@ -159,7 +166,7 @@ impl Snapshot {
             return answer;
         };
         if self.ready.is_empty() {
-            return Answer::no_instance(service, last.as_deref());
+            return Answer::no_instance(service, self.resting, last.as_deref());
         }
         let ids = self.ready.iter().map(|instance| instance.id.as_str());
         let mut answer = Answer::unknown_key(service, name, &String::from_utf8_lossy(key), ids);

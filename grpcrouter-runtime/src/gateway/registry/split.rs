@@ -1,7 +1,6 @@
 //! How the calls of one service are split between versions of its software. Which version a call belongs to is told from
 //! a number alone: the next one, or the hash of its routing key, so that a key stays with its version.
 
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -11,7 +10,10 @@ use super::{
     Instance,
     snapshot::{Balancers, Snapshot},
 };
-use crate::{codegen::LoadBalancing, gateway::strategy::RoutingKey};
+use crate::{
+    codegen::LoadBalancing,
+    gateway::{balancer, strategy::RoutingKey},
+};
 
 /// What was set: each version with its share and its balancers, kept from one snapshot to the next.
 #[derive(Debug)]
@@ -79,7 +81,8 @@ impl Divided {
         suits: &dyn Fn(&Instance) -> bool,
     ) -> Option<Arc<Instance>> {
         let point = match key {
-            RoutingKey::Value(key) => BuildHasherDefault::<DefaultHasher>::default().hash_one(key),
+            // As CONSISTENT_HASH has it: the same in every gateway and release.
+            RoutingKey::Value(key) => balancer::hash(key),
             RoutingKey::Absent => self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN),
         };
         let meant = share(point, self.parts.iter().map(|(weight, ..)| *weight));
@@ -142,6 +145,15 @@ mod tests {
     #[test]
     fn a_hundred_calls_are_shared_nearly_as_well() {
         assert!(shares(100, &[90, 10])[1].abs_diff(10) <= 2);
+    }
+
+    #[test]
+    fn a_key_has_the_same_version_in_every_gateway_and_release() {
+        let version = |key: &[u8]| ["v1", "v2", "v3"][share(balancer::hash(key), [50, 30, 20].into_iter())];
+        let keys = ["acme", "example", "tenant-1", "tenant-2", "tenant-3", "tenant-4", "tenant-5", "tenant-6"];
+
+        // Never to be changed: gateways of two releases must agree.
+        assert_eq!(keys.map(|key| version(key.as_bytes())), ["v1", "v1", "v3", "v3", "v1", "v2", "v1", "v1"]);
     }
 
     #[test]

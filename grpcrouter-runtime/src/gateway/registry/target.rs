@@ -24,7 +24,7 @@ use crate::{
 /// One service, its instances and their snapshot.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) name: &'static str,
+    pub(super) name: Arc<str>,
     id: TargetId,
     published: ArcSwap<Snapshot>,
     /// Whether anybody in it takes calls.
@@ -50,7 +50,7 @@ struct State {
 
 impl Target {
     pub(super) fn new(
-        name: &'static str,
+        name: Arc<str>,
         id: TargetId,
         balancings: Vec<LoadBalancing>,
         parking: Arc<Parking>,
@@ -121,7 +121,7 @@ impl Target {
         let mut others = Others::default();
         for other in self.lock().members.values().filter(|other| !std::ptr::eq(&***other, instance)) {
             let facts = other.facts();
-            if facts.is_ready() {
+            if facts.is_ready_for(&self.name) {
                 others.ejected += usize::from(facts.ejection.is_on());
                 others.working += usize::from(!facts.ejection.is_on());
                 others.failing += usize::from(!facts.ejection.is_on() && other.streak.failures() >= many);
@@ -151,10 +151,11 @@ impl Target {
     }
 
     fn publish(&self, mut state: MutexGuard<'_, State>) {
-        let ready: Vec<_> = state.members.values().filter(|one| one.facts().is_ready()).cloned().collect();
-        let left = state.left.clone();
+        let ready: Vec<_> =
+            state.members.values().filter(|one| one.facts().is_ready_for(&self.name)).cloned().collect();
+        let (left, resting) = (state.left.clone(), state.members.len() - ready.len());
         let State { balancers, split, .. } = &mut *state;
-        let snapshot = Snapshot::new(ready, balancers, left).split(split.as_mut());
+        let snapshot = Snapshot::new(ready, balancers, left).split(split.as_mut()).beside(resting);
         let serves = snapshot.serves();
         self.published.store(Arc::new(snapshot));
         state.published_at = Instant::now();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Config, Incarnation, ServiceOffer, Side, WindowPool};
+use grpcrouter_protocol::{Config, Health, Incarnation, ServiceOffer, Side, WindowPool};
 
 use super::*;
 use crate::{gateway::strategy::RoutingKey, metrics::TunnelMeter, tunnel::TunnelHandle};
@@ -19,7 +19,12 @@ pub(in crate::gateway) fn hello(id: &str, service: &str) -> Hello {
         features: Vec::new(),
         instance_id: InstanceId::parse(id).unwrap(),
         incarnation: Incarnation([0; 16]),
-        services: vec![ServiceOffer { name: service.to_owned(), methods: Vec::new(), descriptor_hash: Bytes::new() }],
+        services: vec![ServiceOffer {
+            name: service.to_owned(),
+            methods: Vec::new(),
+            descriptor_hash: Bytes::new(),
+            not_serving: false,
+        }],
         software_version: String::new(),
         weight: 1,
         labels: BTreeMap::new(),
@@ -50,7 +55,12 @@ fn registry() -> Registry {
 }
 
 fn balancing(orders: &[LoadBalancing]) -> Registry {
-    Registry::new([("shop.Orders", orders.to_vec()), ("shop.Stock", vec![LoadBalancing::RoundRobin])], 10, Vec::new())
+    Registry::new(
+        [("shop.Orders".into(), orders.to_vec()), ("shop.Stock".into(), vec![LoadBalancing::RoundRobin])],
+        0,
+        10,
+        Vec::new(),
+    )
 }
 
 fn key(value: &'static str) -> RoutingKey {
@@ -67,7 +77,14 @@ fn answers(registry: &Registry, key: &RoutingKey) -> Vec<String> {
 }
 
 fn update(version: u64) -> Update {
-    Update { version, health: Health::Serving, weight: 1, labels: BTreeMap::new(), load_permille: 0 }
+    Update {
+        version,
+        health: Health::Serving,
+        weight: 1,
+        labels: BTreeMap::new(),
+        load_permille: 0,
+        not_serving: Vec::new(),
+    }
 }
 
 #[test]

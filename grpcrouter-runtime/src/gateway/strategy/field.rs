@@ -5,8 +5,28 @@ use bytes::Bytes;
 
 use crate::codegen::{FieldPath, FieldType};
 
+/// A [`FieldPath`] of one's own: those of generated code are constants, those of descriptors are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::gateway) struct Field {
+    numbers: Vec<u32>,
+    kind: FieldType,
+    presence: bool,
+    rivals: Vec<Vec<u32>>,
+}
+
+impl From<FieldPath<'_>> for Field {
+    fn from(path: FieldPath<'_>) -> Self {
+        Self {
+            numbers: path.numbers.to_vec(),
+            kind: path.kind,
+            presence: path.presence,
+            rivals: path.rivals.iter().map(|rivals| rivals.to_vec()).collect(),
+        }
+    }
+}
+
 /// The key at `path`; `None` if it is not set.
-pub(super) fn read(message: &[u8], path: &FieldPath) -> Result<Option<Bytes>, &'static str> {
+pub(super) fn read(message: &[u8], path: &Field) -> Result<Option<Bytes>, &'static str> {
     let mut scan = Scan { path, found: None };
     scan.message(&mut Wire(message), 0, End::OfBytes)?;
     match scan.found {
@@ -16,7 +36,7 @@ pub(super) fn read(message: &[u8], path: &FieldPath) -> Result<Option<Bytes>, &'
 }
 
 /// Why `path` cannot be that of a field.
-pub(super) fn check(path: &FieldPath) -> Result<(), &'static str> {
+pub(super) fn check(path: &Field) -> Result<(), &'static str> {
     let is_number = |number: &u32| (1..=MAX_NUMBER).contains(number);
     if path.numbers.is_empty() || !path.numbers.iter().all(is_number) {
         return Err("the field's numbers must be field numbers, at least one");
@@ -28,7 +48,7 @@ pub(super) fn check(path: &FieldPath) -> Result<(), &'static str> {
 }
 
 struct Scan<'a> {
-    path: &'a FieldPath,
+    path: &'a Field,
     found: Option<Value<'a>>,
 }
 
@@ -53,7 +73,7 @@ impl<'a> Scan<'a> {
     fn message(&mut self, wire: &mut Wire<'a>, depth: usize, end: End) -> Result<(), &'static str> {
         let path = self.path;
         let wanted = path.numbers.get(depth).copied();
-        let rivals = path.rivals.get(depth).copied().unwrap_or_default();
+        let rivals = path.rivals.get(depth).map(Vec::as_slice).unwrap_or_default();
         let is_last = depth + 1 == path.numbers.len();
         while !wire.0.is_empty() {
             let (number, kind) = wire.tag()?;

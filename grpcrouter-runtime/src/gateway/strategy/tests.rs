@@ -5,14 +5,16 @@ use http::HeaderValue;
 use tonic::Code;
 
 use super::*;
-use crate::codegen::{FieldType, Kind, MethodSpec, ServiceSpec};
+use crate::codegen::{FieldPath, FieldType, ServiceSpec};
 
-const METHOD: MethodSpec = MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary);
 const SPEC: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.Orders");
-const ID: FieldPath = FieldPath::new(&[1], FieldType::String);
+const ID: FieldPath<'static> = FieldPath::new(&[1], FieldType::String);
 
 fn reader(spec: ServiceSpec) -> Result<KeyReader, ConfigError> {
-    KeyReader::new("shop.Orders", &spec.routes(&METHOD))
+    let ServiceSpec { routing_key, strategy, load_balancing, on_missing_key, .. } = spec;
+    let field = spec.field.map(Field::from);
+    let asked = Asked { routing_key, strategy, load_balancing, on_missing_key, field: field.as_ref() };
+    KeyReader::new("shop.Orders", &asked)
 }
 
 fn refused(spec: ServiceSpec) -> String {

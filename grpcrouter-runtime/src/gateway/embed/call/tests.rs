@@ -9,9 +9,11 @@ use http_body_util::{Full, StreamBody};
 use super::*;
 use crate::{
     gateway::{
+        pass::Origin,
         registry::{Instance, hello},
         tests::gateway,
     },
+    metadata::Vouched,
     metrics::TunnelMeter,
     tunnel::TunnelBody,
 };
@@ -129,8 +131,9 @@ async fn data_of_the_next_instance_is_never_consumed_from_the_tunnel_of_the_last
         instance
     });
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
+    let inside = Origin::Inside { pinned: None, vouched: Vouched::default() };
     let (way, open) =
-        forward::prepare(core, &Method::POST, "/shop.Orders/Buy", Text::default(), &headers, None).unwrap();
+        forward::prepare(core, &Method::POST, "/shop.Orders/Buy", Text::default(), &headers, inside).unwrap();
     let call = Arc::new(EmbeddedCall::default());
     let body = Body::new(Full::from(&b"\0\0\0\0\x01x"[..]));
     let mut driven = Box::pin(drive(core.clone(), way, open.clone(), body, call.clone()));

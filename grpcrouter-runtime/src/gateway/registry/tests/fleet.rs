@@ -30,7 +30,7 @@ async fn among_ten_thousand_a_change_is_seen_within_fifty_milliseconds_and_a_sto
     let registry = registry();
     let all: Vec<_> = (0..10_000).map(|n| instance(&format!("i{n}"), "shop.Orders")).collect();
     let len = || registry.snapshot(ORDERS).unwrap().len();
-    let editions = || registry.targets.first().unwrap().editions();
+    let editions = || registry.targets.get(0).unwrap().editions();
 
     // All join within a second.
     for (nth, one) in all.iter().enumerate() {
@@ -176,7 +176,7 @@ async fn watchers_are_told_each_change_in_order_and_who_is_too_slow_is_told_that
         let told = told.clone();
         move |change| told.lock().unwrap().push(change.clone())
     });
-    let registry = Registry::new([("shop.Orders", vec![LoadBalancing::RoundRobin])], 0, vec![callback]);
+    let registry = Registry::new([("shop.Orders".into(), vec![LoadBalancing::RoundRobin])], 0, 0, vec![callback]);
     let mut watch = registry.watch();
     let a = keyed("a", "shop.Orders", &["eu"]);
 

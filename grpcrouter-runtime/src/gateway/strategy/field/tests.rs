@@ -8,10 +8,14 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind as Fie
 
 use super::*;
 
-const ID: FieldPath = FieldPath::new(&[1], FieldType::String);
-const NESTED: FieldPath = FieldPath::new(&[2, 1], FieldType::String);
+const ID: FieldPath<'static> = FieldPath::new(&[1], FieldType::String);
+const NESTED: FieldPath<'static> = FieldPath::new(&[2, 1], FieldType::String);
 
-fn key(message: &[u8], path: &FieldPath) -> Result<Option<String>, &'static str> {
+fn read(message: &[u8], path: &FieldPath<'_>) -> Result<Option<Bytes>, &'static str> {
+    super::read(message, &(*path).into())
+}
+
+fn key(message: &[u8], path: &FieldPath<'_>) -> Result<Option<String>, &'static str> {
     read(message, path).map(|key| key.map(|key| String::from_utf8(key.to_vec()).unwrap()))
 }
 
@@ -124,7 +128,7 @@ fn kind_of(field: &FieldDescriptor) -> Option<FieldType> {
 }
 
 /// Each scalar field of `Leaf`, alone and below one and two others, as the generator would write it.
-fn paths(pool: &DescriptorPool) -> Vec<FieldPath> {
+fn paths(pool: &DescriptorPool) -> Vec<FieldPath<'static>> {
     let leaf = pool.get_message_by_name("t.Leaf").unwrap();
     let rivals = |number: u32| -> &'static [u32] {
         match number {
@@ -147,7 +151,7 @@ fn paths(pool: &DescriptorPool) -> Vec<FieldPath> {
 }
 
 /// What prost-reflect, which decodes the whole message, has there.
-fn decoded(message: &DynamicMessage, path: &FieldPath) -> Option<Vec<u8>> {
+fn decoded(message: &DynamicMessage, path: &FieldPath<'_>) -> Option<Vec<u8>> {
     let (last, above) = path.numbers.split_last().unwrap();
     let mut message = message.clone();
     for number in above {

@@ -1,0 +1,148 @@
+//! Who may connect: so many connections in all and so many from one address. Each that is let in holds a place until it
+//! ends; each that is not is told of in the log, though not one line each.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::GatewayCore;
+
+/// The connections of one gateway by where they come from.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    places: Mutex<Places>,
+    refused: Seldom,
+    /// Connections that were ended for what they did.
+    pub(super) ended: Seldom,
+    /// Handshakes that failed over a certificate.
+    pub(super) failed_tls: Seldom,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    all: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+/// Holds the place of one connection.
+pub(super) struct Place {
+    core: Arc<GatewayCore>,
+    source: IpAddr,
+}
+
+impl Place {
+    /// Lets a connection in if there is room.
+    pub(super) fn take(core: &Arc<GatewayCore>, peer: SocketAddr) -> Option<Self> {
+        let source = source(peer.ip());
+        let limits = &core.limits;
+        let (all, of_source) = {
+            let mut places = core.arrivals.lock();
+            let all = places.all;
+            let of_source = places.by_source.get(&source).copied().unwrap_or(0);
+            if all < limits.max_connections && of_source < limits.max_connections_per_address {
+                places.all += 1;
+                places.by_source.insert(source, of_source + 1);
+                core.counts.connection_began();
+                core.meters.connection_began();
+                return Some(Self { core: core.clone(), source });
+            }
+            (all, of_source)
+        };
+        if let Some(unsaid) = core.arrivals.refused.once(Instant::now()) {
+            if all >= limits.max_connections {
+                warn!(%peer, limit = limits.max_connections, unsaid, "connection refused: there are too many; .max_connections(..) sets how many there may be");
+            } else {
+                let limit = limits.max_connections_per_address;
+                warn!(%peer, limit, open = of_source, unsaid, "connection refused: too many from one address; if many come through one proxy or NAT, .max_connections_per_address(..) sets how many may");
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.core.arrivals.lock();
+        places.all -= 1;
+        if let Some(count) = places.by_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                places.by_source.remove(&self.source);
+            }
+        }
+        drop(places);
+        self.core.counts.connection_ended();
+        self.core.meters.connection_ended();
+    }
+}
+
+impl Arrivals {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What counts as one address. Whoever has one of IPv6 has all of its last 64 bits.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// Something that may happen very often and is to be said now and then.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// Whether it may be said now, and if so how often it was not since it was said last.
+    pub(super) fn once(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.last.is_some_and(|last| now.saturating_duration_since(last) < SELDOM) {
+            said.unsaid += 1;
+            return None;
+        }
+        said.last = Some(now);
+        Some(std::mem::take(&mut said.unsaid))
+    }
+}
+
+/// A flood makes six lines a minute, and whoever looks sees at once that it goes on.
+const SELDOM: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_said_every_ten_seconds_with_how_often_it_was_not() {
+        let (seldom, start) = (Seldom::default(), Instant::now());
+
+        let said: Vec<_> = [0, 1, 9, 10, 11, 25].map(|at| seldom.once(start + Duration::from_secs(at))).into();
+
+        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address_and_mapped_ipv4_as_itself() {
+        let of = |text: &str| source(text.parse().unwrap());
+
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}
