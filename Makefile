@@ -14,19 +14,19 @@ VENV := $(TARGET)/interop-venv
 # With --workspace the features are the same for every target below, so that nothing is built twice.
 PROGRAMS := $(addprefix --bin myservice-,gateway backend client demo)
 # In the order of their dependencies.
-PUBLISHED := grpcrouter-protocol grpcrouter-runtime protoc-gen-grpcrouter
+PUBLISHED := grpcrouter-protocol grpcrouter-runtime protoc-gen-grpcrouter grpcrouter
 # What is packed is built only to see that it can be: the quickest way.
 QUICK_PROFILE := CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
 # Schedules of the long simulation: some hours on two cores.
 SCHEDULES ?= 2000000
 
-.PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop install \
+.PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop ways-out install \
 	consumers package speed-gate pick-gate release-check ci
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install-deps: ## Bring what the slower suites need (valgrind, a Python venv, protoc, two of its plugins, buf); safe to repeat
+install-deps: ## Bring what the slower suites need (valgrind, a Python venv, Go modules, npm packages, protoc, buf); safe to repeat
 	@PYTHON="$(PYTHON)" .ci/install-deps
 
 proto: ## Generate the checked-in code again from proto/ and examples/ (no protoc needed)
@@ -75,12 +75,17 @@ package: ## Pack and build the crates as a registry would get them, and the runt
 	@mkdir -p $(TARGET) && own="$$(mktemp -d $(TARGET)/package-XXXXXX)" && trap 'rm -rf "$$own"' EXIT && \
 		$(QUICK_PROFILE) $(CARGO) package --allow-dirty --target-dir "$$own" $(addprefix -p ,$(PUBLISHED))
 
-interop: ## Python's gRPC as client, and as a backend written from router.proto alone (needs install-deps)
+interop: ## Python, Go and Node: clients, unmodified servers, an instance of its own; docs/DEPLOY.md (needs install-deps)
 	@test -x $(VENV)/bin/python || { echo "interop: no Python venv at $(VENV): run 'make install-deps' first" >&2; exit 1; }
-	$(CARGO) build --workspace $(PROGRAMS)
+	$(CARGO) build --workspace $(PROGRAMS) --bin grpcrouter
 	GRPCROUTER_BIN=$(BIN) $(VENV)/bin/python -B -m pytest -c tests/interop/pytest.ini tests/interop
 
-install: ## Put protoc-gen-grpcrouter on the PATH, for protoc
+ways-out: ## A backend in a network namespace whose only way out is a real proxy (needs root and install-deps)
+	$(CARGO) build --workspace --bin grpcrouter --bin myservice-backend
+	bash tests/ways-out.sh $(BIN)
+
+install: ## Put grpcrouter and protoc-gen-grpcrouter on the PATH
+	$(CARGO) install --path grpcrouter --locked
 	$(CARGO) install --path protoc-gen-grpcrouter --locked
 
 speed-gate: ## Instructions and tasks of a unary call at the gateway (needs install-deps)

@@ -8,6 +8,7 @@ import pytest
 from grpc_tools import protoc
 from importlib import resources
 
+import languages
 import programs
 
 
@@ -54,6 +55,22 @@ def service(generated):
 def service_grpc(generated):
     """The stub of the example."""
     return importlib.import_module("examples.myservice.service_pb2_grpc")
+
+
+@pytest.fixture(scope="session")
+def protos(tmp_path_factory):
+    """The .proto files of the services that several languages serve."""
+    return languages.Protos(tmp_path_factory.mktemp("protos"))
+
+
+@pytest.fixture(scope="session")
+def users(protos, tmp_path_factory):
+    """The messages and the stub of the user service."""
+    out = tmp_path_factory.mktemp("users")
+    protos.generate(f"--python_out={out}", f"--grpc_python_out={out}")
+    sys.path.insert(0, str(out))
+    yield importlib.import_module("user_pb2"), importlib.import_module("user_pb2_grpc")
+    sys.path.remove(str(out))
 
 
 @pytest.fixture

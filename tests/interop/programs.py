@@ -17,7 +17,7 @@ PATIENCE = 20
 class Program:
     """A child process and the lines that it has printed to either output."""
 
-    def __init__(self, name, *arguments):
+    def __init__(self, name, *arguments, env=None):
         path = BIN / name
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there: 'make interop' builds it, or set GRPCROUTER_BIN")
@@ -27,6 +27,7 @@ class Program:
         self._ended = False
         self.process = subprocess.Popen(
             [str(path), *arguments],
+            env=os.environ | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,6 +97,24 @@ class Backend(Program):
             gateway.says(instance_id, since=known)
         if listen:
             self.says(listen)
+
+
+class DevGateway(Program):
+    """The ready-made gateway, which takes any service, on a free port."""
+
+    def __init__(self):
+        free = "127.0.0.1:0"
+        super().__init__("grpcrouter", "gateway", "--dev", "--listen", free, "--admin-listen", free)
+        self.address = self.says("listening on ").partition("listening on ")[2].split(",")[0]
+
+
+class Agent(Program):
+    """The ready-made backend in front of a server that knows nothing of us; ready when the gateway has it."""
+
+    def __init__(self, gateway, upstream, services=()):
+        flags = [flag for service in services for flag in ("--service", service)]
+        super().__init__("grpcrouter", "agent", "--gateway", f"http://{gateway.address}", "--upstream", upstream, *flags)
+        self.says("registered at")
 
 
 def free_address():
