@@ -14,8 +14,11 @@
 //! | `callers` | `Callers`: JSON Web Tokens, API keys, rules and rate limits for the clients of a gateway; not on by default |
 //! | `run` | [`run`](fn@run), the whole main function of a generated gateway; implies `gateway` |
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
-// What both ends share is whole in each of them: with one end alone some of it has no use.
-#![cfg_attr(not(all(feature = "gateway", feature = "backend")), allow(dead_code, unused_imports))]
+// What all parts share is whole in each build: with some of them alone a part of it has no use.
+#![cfg_attr(
+    not(all(feature = "gateway", feature = "backend", feature = "callers", feature = "agent")),
+    allow(dead_code, unused_imports)
+)]
 // The page above names both ends.
 #![cfg_attr(not(all(feature = "backend", feature = "run")), allow(rustdoc::broken_intra_doc_links))]
 
