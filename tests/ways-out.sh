@@ -51,6 +51,13 @@ within() {
     shift
     ip netns exec "$where" env -i PATH="$PATH" HOME="$work" "$@"
 }
+# The same as a process in the background, whose number is that of the program itself: what is killed at the end is it,
+# and not a shell before it.
+start() {
+    local where="$1"
+    shift
+    exec ip netns exec "$where" env -i PATH="$PATH" HOME="$work" "$@"
+}
 # Waits until a line of a log says so.
 until_log() {
     local log="$1" text="$2" tries=0
@@ -82,12 +89,12 @@ BasicAuth ana geheim
 ConnectPort 443
 LogLevel Info
 CONF
-within "$world" tinyproxy -d -c "$work/tinyproxy.conf" >"$work/tinyproxy.log" 2>&1 &
+start "$world" tinyproxy -d -c "$work/tinyproxy.conf" >"$work/tinyproxy.log" 2>&1 &
 pids+=($!)
-within "$world" "$bin/grpcrouter" gateway --any-service --listen 198.51.100.7:443 --registration "$work/registration.toml" \
+start "$world" "$bin/grpcrouter" gateway --any-service --listen 198.51.100.7:443 --registration "$work/registration.toml" \
     --tls-cert "$work/certs/server.pem" --tls-key "$work/certs/server-key.pem" >"$work/gateway.log" 2>&1 &
 pids+=($!)
-within "$site" "$bin/myservice-backend" --mode direct --listen 127.0.0.1:50051 --instance-id a >"$work/server.log" 2>&1 &
+start "$site" "$bin/myservice-backend" --mode direct --listen 127.0.0.1:50051 --instance-id a >"$work/server.log" 2>&1 &
 pids+=($!)
 until_log tinyproxy "Accepting connections"
 until_log gateway "198.51.100.7:443"
@@ -110,7 +117,7 @@ within "$site" HTTPS_PROXY="$proxy" "${check[@]}" "${tls[@]}" "${token[@]}" >"$w
 grep -qF 'let in as "a-check"' "$work/check.log" || fail "the check did not register"
 cat "$work/check.log"
 
-within "$site" HTTPS_PROXY="$proxy" "$bin/grpcrouter" agent --gateway "$gateway" --upstream 127.0.0.1:50051 \
+start "$site" HTTPS_PROXY="$proxy" "$bin/grpcrouter" agent --gateway "$gateway" --upstream 127.0.0.1:50051 \
     --service myservice.MyService --instance-id a "${tls[@]}" "${token[@]}" >"$work/agent.log" 2>&1 &
 pids+=($!)
 until_log agent "registered at"
