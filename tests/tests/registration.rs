@@ -81,14 +81,15 @@ impl Guarded {
         ByHand::knock(self.gateway.address, None, authorization, hello).await.unwrap()
     }
 
-    /// For one who is not known the file is looked at again, after a tenth of a second.
+    /// For one who is not known the file is looked at again, at most every tenth of a second: after it, who comes has it
+    /// read.
     async fn settle(&self) {
-        sleep(Duration::from_millis(150)).await; // waits because nothing tells that the file was read
+        sleep(Duration::from_millis(150)).await; // waits because a look before that would be of the file as it was
     }
 
-    /// For all others it is looked at twice a second.
+    /// For all others it is looked at at most twice a second: after it, who comes has it read.
     async fn settle_all(&self) {
-        sleep(Duration::from_millis(600)).await; // waits because nothing tells that the file was read
+        sleep(Duration::from_millis(600)).await; // waits because a look before that would be of the file as it was
     }
 
     async fn stop(self) {
