@@ -1,12 +1,10 @@
 //! How many tries with wrong credentials came from one address lately. Pure: time is told.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use grpcrouter_protocol::Time;
+
+use crate::gateway::peer::network;
 
 /// Failed tries by address.
 #[derive(Debug, Default)]
@@ -54,14 +52,6 @@ impl Failures {
     }
 }
 
-/// Who has one IPv6 address has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 /// A few backends behind one address that all have an old token, each trying again every few seconds.
 const MOST_TRIES: u32 = 30;
 const LATELY: Duration = Duration::from_secs(60);
@@ -97,7 +87,6 @@ mod tests {
 
         assert_eq!(tries.filter(|one| *one == Try::Told).count(), 30);
         assert_eq!(failures.one_more("2001:db8:0:1::1".parse().ok(), at(0)), Try::Told);
-        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
     }
 
     #[test]
