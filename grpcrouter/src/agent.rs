@@ -1,14 +1,11 @@
 //! `grpcrouter agent`: brings the services of an unmodified gRPC server to a gateway, by dialling out.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::ArgAction;
-use clap::builder::FalseyValueParser;
 use grpcrouter_runtime::{Agent, Backend, BackendBuilder, Upstream};
 
+use crate::dial::DialArgs;
 use crate::output;
 use crate::values::{duration, pair};
 
@@ -22,36 +19,14 @@ taken from https_proxy and no_proxy, unless --proxy names one.
 
 SIGTERM or ctrl-c: running calls finish, then the agent ends with code 0. A second signal ends it at once.")]
 pub(crate) struct Args {
-    /// The gateway to dial: https://HOST, or http://HOST:PORT without TLS; again for another one
-    #[arg(long, value_name = "URL", env = "GRPCROUTER_GATEWAY", required = true, value_delimiter = ',')]
-    gateway: Vec<String>,
+    #[command(flatten)]
+    dial: DialArgs,
     /// The gRPC server to bring there: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", env = "GRPCROUTER_UPSTREAM")]
     upstream: String,
     /// A service that the server has, such as shop.Orders, instead of asking its reflection; again for another one
     #[arg(long, value_name = "SERVICE", env = "GRPCROUTER_SERVICE", value_delimiter = ',')]
     service: Vec<String>,
-    /// The file with the token that the gateway asks for; read again with each dial
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// PEM certificates of CAs to trust beside those of the system
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// The PEM certificate to show to the gateway
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CLIENT_CERT", requires = "client_key")]
-    client_cert: Option<PathBuf>,
-    /// The private key of --client-cert
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CLIENT_KEY", requires = "client_cert")]
-    client_key: Option<PathBuf>,
-    /// The HTTP proxy to dial through: http://HOST:PORT or http://USER:PASSWORD@HOST:PORT
-    #[arg(long, value_name = "URL", env = "GRPCROUTER_PROXY", hide_env_values = true)]
-    proxy: Option<String>,
-    /// Dial directly, whatever the environment says of proxies
-    #[arg(long, conflicts_with = "proxy")]
-    no_proxy: bool,
-    /// Let the token go to an http:// gateway beyond this machine, where everybody on the way can read it
-    #[arg(long, env = "GRPCROUTER_INSECURE", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    insecure: bool,
     /// The name that a routing key must have to reach this instance [default: this host's name and chance]
     #[arg(long, value_name = "ID", env = "GRPCROUTER_INSTANCE_ID")]
     instance_id: Option<String>,
@@ -80,14 +55,14 @@ pub(crate) struct Args {
 /// # Errors
 /// The flags cannot be used, or the server does not tell its services.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    args.readable()?;
+    args.dial.readable()?;
     let shutdown = grpcrouter_runtime::shutdown_signal("grpcrouter")?;
     let upstream = args.service.iter().fold(Upstream::new(&args.upstream), |upstream, name| upstream.service(name));
     let settings = args.clone();
     let agent = Agent::new(upstream, move || settings.builder())?;
     let ready = async {
         agent.ready().await;
-        let (gateways, id) = (args.gateway.join(", "), agent.instance_id());
+        let (gateways, id) = (args.dial.gateways(), agent.instance_id());
         // Nobody may be reading any more; that is no reason to stop.
         let _ = output::line(format!("grpcrouter: registered at {gateways} as {id}: {}", agent.services().join(", ")));
         std::future::pending::<std::convert::Infallible>().await
@@ -100,49 +75,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl Args {
-    /// They are read again with each dial; that one was never there is told at once.
-    fn readable(&self) -> anyhow::Result<()> {
-        let files = [
-            ("--token-file", &self.token_file),
-            ("--ca-file", &self.ca_file),
-            ("--client-cert", &self.client_cert),
-            ("--client-key", &self.client_key),
-        ];
-        for (flag, file) in files {
-            if let Some(path) = file {
-                std::fs::File::open(path).with_context(|| format!("{flag} {} cannot be read", path.display()))?;
-            }
-        }
-        Ok(())
-    }
-
     fn builder(&self) -> BackendBuilder {
         let mut builder = Backend::builder()
             .weight(self.weight)
             .max_calls(self.max_calls)
             .drain_timeout(self.drain_timeout)
             .software_version(self.software_version.as_deref().unwrap_or_default());
-        builder = self.gateway.iter().fold(builder, BackendBuilder::gateway);
         builder = self.routing_key.iter().fold(builder, BackendBuilder::routing_key);
         builder = self.label.iter().fold(builder, |builder, (name, value)| builder.label(name, value));
         if let Some(id) = &self.instance_id {
             builder = builder.instance_id(id);
         }
-        if let Some(file) = &self.token_file {
-            builder = builder.token_file(file);
-        }
-        if let Some(file) = &self.ca_file {
-            builder = builder.ca_file(file);
-        }
-        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
-            builder = builder.client_certificate(certificate, key);
-        }
-        if let Some(url) = &self.proxy {
-            builder = builder.proxy(url);
-        }
-        if self.no_proxy {
-            builder = builder.no_proxy();
-        }
-        if self.insecure { builder.insecure() } else { builder }
+        self.dial.applied_to(builder)
     }
 }

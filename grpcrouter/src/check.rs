@@ -2,16 +2,14 @@
 //! fails it says what to do.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::ArgAction;
-use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Style};
 use grpcrouter_runtime::{Backend, BackendBuilder, CheckedStep, GatewayCheck};
 use serde_json::{Value, json};
 
+use crate::dial::DialArgs;
 use crate::output::{self, Format};
 
 /// What `check` takes.
@@ -25,33 +23,11 @@ unless --proxy names one.
 
 Exit code 0: every step went well. 1: one did not.")]
 pub(crate) struct Args {
-    /// The gateway to dial: https://HOST, or http://HOST:PORT without TLS; again for another one
-    #[arg(long, value_name = "URL", env = "GRPCROUTER_GATEWAY", required = true, value_delimiter = ',')]
-    gateway: Vec<String>,
+    #[command(flatten)]
+    dial: DialArgs,
     /// A service to register, such as shop.Orders; again for another one
     #[arg(long, value_name = "SERVICE", env = "GRPCROUTER_SERVICE", value_delimiter = ',')]
     service: Vec<String>,
-    /// The file with the token that the gateway asks for
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-    /// PEM certificates of CAs to trust beside those of the system
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// The PEM certificate to show to the gateway
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CLIENT_CERT", requires = "client_key")]
-    client_cert: Option<PathBuf>,
-    /// The private key of --client-cert
-    #[arg(long, value_name = "FILE", env = "GRPCROUTER_CLIENT_KEY", requires = "client_cert")]
-    client_key: Option<PathBuf>,
-    /// The HTTP proxy to dial through: http://HOST:PORT or http://USER:PASSWORD@HOST:PORT
-    #[arg(long, value_name = "URL", env = "GRPCROUTER_PROXY", hide_env_values = true)]
-    proxy: Option<String>,
-    /// Dial directly, whatever the environment says of proxies
-    #[arg(long, conflicts_with = "proxy")]
-    no_proxy: bool,
-    /// Let the token go to an http:// gateway beyond this machine, where everybody on the way can read it
-    #[arg(long, env = "GRPCROUTER_INSECURE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
-    insecure: bool,
     /// The instance id to ask for, with -check put behind it [default: check- and chance]
     #[arg(long, value_name = "ID", env = "GRPCROUTER_INSTANCE_ID")]
     instance_id: Option<String>,
@@ -75,26 +51,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Args {
     fn builder(&self) -> BackendBuilder {
-        let mut builder = self.gateway.iter().fold(Backend::builder(), BackendBuilder::gateway);
-        if let Some(id) = &self.instance_id {
-            builder = builder.instance_id(id);
-        }
-        if let Some(file) = &self.token_file {
-            builder = builder.token_file(file);
-        }
-        if let Some(file) = &self.ca_file {
-            builder = builder.ca_file(file);
-        }
-        if let (Some(certificate), Some(key)) = (&self.client_cert, &self.client_key) {
-            builder = builder.client_certificate(certificate, key);
-        }
-        if let Some(url) = &self.proxy {
-            builder = builder.proxy(url);
-        }
-        if self.no_proxy {
-            builder = builder.no_proxy();
-        }
-        if self.insecure { builder.insecure() } else { builder }
+        let builder = match &self.instance_id {
+            Some(id) => Backend::builder().instance_id(id),
+            None => Backend::builder(),
+        };
+        self.dial.applied_to(builder)
     }
 }
 

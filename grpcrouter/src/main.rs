@@ -8,6 +8,7 @@ mod certs;
 mod channel;
 mod check;
 mod completions;
+mod dial;
 mod gateway;
 mod list;
 mod output;
