@@ -61,8 +61,12 @@ impl Certs {
 
     /// A server at these names. Writes the same files again.
     pub fn server_at(&self, names: &[&str]) -> Pair {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.issue("server", CertificateParams::new(names).expect("names"), ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue("server", with_names(names), ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A server at this machine in files of this name.
+    pub fn server_in(&self, name: &str) -> Pair {
+        self.issue(name, with_names(&["localhost", "127.0.0.1"]), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A client whose certificate has just this URI, such as `spiffe://hospital.example/orders`. Writes `client.pem` and
@@ -130,6 +134,10 @@ impl Certs {
         config.alpn_protocols = vec![b"h2".to_vec()];
         config
     }
+}
+
+fn with_names(names: &[&str]) -> CertificateParams {
+    CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).expect("names")
 }
 
 fn with_uris(uris: &[&str]) -> CertificateParams {

@@ -15,3 +15,5 @@ pub mod raw;
 pub mod slow_link;
 pub mod tls;
 pub mod world;
+pub mod held_link;
+pub mod deadlines;

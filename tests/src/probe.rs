@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::world::PATIENCE;
+
 /// Texts that tell the service what to do with a call; any other is answered.
 pub mod say {
     /// Never answers.
@@ -50,12 +52,12 @@ impl Probe {
     /// Returns when `line` was written `times` times.
     ///
     /// # Panics
-    /// After ten seconds without it.
+    /// After [`PATIENCE`] without it.
     pub async fn saw(&self, line: &str, times: usize) {
         let mut log = self.log.subscribe();
         let seen = log.wait_for(|log| log.iter().filter(|each| *each == line).count() >= times);
-        if tokio::time::timeout(Duration::from_secs(10), seen).await.is_err() {
-            panic!("{line:?} was not seen {times} times within 10 s, but {:?}", self.log());
+        if tokio::time::timeout(PATIENCE, seen).await.is_err() {
+            panic!("{line:?} was not seen {times} times within {PATIENCE:?}, but {:?}", self.log());
         }
     }
 

@@ -16,8 +16,9 @@ use tonic::transport::Channel;
 
 use crate::{probe::Probe, raw::RawClient};
 
-/// What is waited for must come within this.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// What is waited for must come within this. Only a test that fails waits so long, so there is room for a machine that
+/// is fifty times slower.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns when `is_so`; for what nobody announces.
 ///
@@ -63,7 +64,11 @@ impl TestGateway {
     }
 
     async fn start_as(address: &str, settings: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Self {
-        let builder = Gateway::builder().add_router::<MyServiceRouter>().drain_timeout(Duration::from_secs(2));
+        let builder = Gateway::builder()
+            .add_router::<MyServiceRouter>()
+            // A test may begin to call on a connection long after it was made.
+            .opening_timeout(PATIENCE)
+            .drain_timeout(Duration::from_secs(2));
         Self::serve(address, settings(builder)).await
     }
 
@@ -163,7 +168,8 @@ impl TestBackend {
             .gateway(gateway)
             .instance_id(id)
             .add_service(MyServiceServer::new(probe.clone()))
-            .drain_timeout(Duration::from_secs(5))
+            .dial_timeout(PATIENCE)
+            .drain_timeout(PATIENCE)
             .build()
             .expect("a backend");
         Self::serve(backend, probe)

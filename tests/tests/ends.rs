@@ -2,8 +2,6 @@
 //! is lost says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::time::Duration;
-
 use grpcrouter_tests::{
     by_hand::ByHand,
     probe::say,
@@ -148,7 +146,7 @@ async fn a_backend_comes_back_to_a_gateway_that_was_started_again() {
 
     gateway.instances(1).await;
     let client = gateway.client().await;
-    let answer = tokio::time::timeout(Duration::from_secs(5), call(&client, "back", Some("a"))).await.unwrap();
+    let answer = tokio::time::timeout(PATIENCE, call(&client, "back", Some("a"))).await.unwrap();
     assert_eq!(answer.unwrap().unwrap().into_inner().text, "back");
     drop(client);
     backend.kill().await;

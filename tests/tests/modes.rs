@@ -2,12 +2,12 @@
 //! no difference.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use grpcrouter_runtime::Backend;
 use grpcrouter_tests::{
     probe::{Probe, say},
-    world::{TestBackend, TestGateway, eventually},
+    world::{PATIENCE, TestBackend, TestGateway, eventually},
 };
 use myservice::proto::{
     Method1Request, Method2Request, Method3Request, StreamRequest, my_service_client::MyServiceClient,
@@ -45,7 +45,7 @@ impl Place {
         let mut builder = Backend::builder()
             .instance_id("a")
             .add_service(MyServiceServer::new(probe.clone()))
-            .drain_timeout(Duration::from_secs(5));
+            .drain_timeout(PATIENCE);
         let listen: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         if !matches!(way, Way::Router) {
             builder = builder.listen(listen);

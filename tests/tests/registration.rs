@@ -68,7 +68,14 @@ impl Guarded {
     fn edit(&self, from: &str, to: &str) {
         let text = fs::read_to_string(&self.file).unwrap();
         assert!(text.contains(from), "{text}");
-        fs::write(&self.file, text.replace(from, to)).unwrap();
+        self.replace(&text.replace(from, to));
+    }
+
+    /// Puts another file in its place at once: the gateway may look at any moment.
+    fn replace(&self, text: &str) {
+        let new = self.file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &self.file).unwrap();
     }
 
     /// Says Hello with this token, as soon as the gateway knows the file as it is now.

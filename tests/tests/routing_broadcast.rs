@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use grpcrouter_runtime::BroadcastOptions;
 use grpcrouter_tests::{
     by_hand::ByHand,
+    deadlines::long_enough,
     echo::{
         EchoBackend,
         proto::{
@@ -115,17 +116,18 @@ async fn no_more_run_at_once_than_the_limit_and_dropping_the_answers_cancels_the
 #[tokio::test]
 async fn what_has_no_turn_before_the_deadline_is_not_called_and_nobody_is_no_answer() {
     let (gateway, router, backends) = fleet(&["a", "b"]).await;
-    let options = BroadcastOptions::new().at_once(1).deadline(Duration::from_millis(300));
+    let began = || backends.iter().map(|backend| backend.probe.times("method1 begins")).sum::<usize>();
 
-    let told: Vec<_> = router
-        .broadcast_with(options)
-        .method1(ask(say::STALL))
-        .map(|(_, answer)| answer.unwrap_err().code())
-        .collect()
-        .await;
-
-    assert_eq!(told, [Code::DeadlineExceeded, Code::DeadlineExceeded]);
-    assert_eq!(backends.iter().map(|backend| backend.probe.times("method1 begins")).sum::<usize>(), 1);
+    long_enough(async |deadline| {
+        let all = router.broadcast_with(BroadcastOptions::new().at_once(1).deadline(deadline));
+        let answers = all.method1(ask(say::STALL));
+        let told: Vec<_> = answers.map(|(_, answer)| answer.unwrap_err().code()).collect().await;
+        assert_eq!(told, [Code::DeadlineExceeded, Code::DeadlineExceeded]);
+        (began() > 0).then_some(())
+    })
+    .await;
+    gateway.idle().await;
+    assert_eq!(began(), 1);
     for backend in backends {
         backend.stop().await;
     }

@@ -6,8 +6,6 @@
 mod generated;
 #[path = "routing_reflection/hostile.rs"]
 mod hostile;
-#[path = "backend_road/log.rs"]
-mod log;
 #[path = "routing_reflection/offered.rs"]
 mod offered;
 #[path = "routing_reflection/versions.rs"]

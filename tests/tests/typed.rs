@@ -2,8 +2,7 @@
 //! backends that dialled out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::time::Duration;
-
+use grpcrouter_tests::deadlines::long_enough;
 use grpcrouter_tests::probe::say;
 use grpcrouter_tests::world::{PATIENCE, TestBackend, TestGateway};
 use myservice::proto::my_service_router::MyServiceRouter;
@@ -166,20 +165,25 @@ async fn a_deadline_holds_before_and_after_the_first_answer() {
     let mut client = place.router.typed_client();
     let probe = place.backends.first().unwrap().probe.clone();
 
-    let mut request = Request::new(Method1Request { text: say::STALL.into() });
-    request.set_timeout(DEADLINE);
-    let status = timeout(PATIENCE, client.method1(request)).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
+    long_enough(async |deadline| {
+        let mut request = Request::new(Method1Request { text: say::STALL.into() });
+        request.set_timeout(deadline);
+        let status = timeout(PATIENCE, client.method1(request)).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        (probe.times("method1 begins") > 0).then_some(())
+    })
+    .await;
     probe.saw("method1 dropped", 1).await;
 
-    let mut request = Request::new(Method2Request { text: say::STALL.into(), count: 2 });
-    request.set_timeout(DEADLINE);
-    let mut answers = client.method2(request).await.unwrap().into_inner();
-    assert_eq!(answers.message().await.unwrap().unwrap().index, 0);
-    let status = timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err();
+    let status = long_enough(async |deadline| {
+        let mut request = Request::new(Method2Request { text: say::STALL.into(), count: 2 });
+        request.set_timeout(deadline);
+        let mut answers = client.method2(request).await.ok()?.into_inner();
+        assert_eq!(answers.message().await.ok()??.index, 0);
+        Some(timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err())
+    })
+    .await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
     probe.saw("method2 dropped", 1).await;
     place.end().await;
 }
-
-const DEADLINE: Duration = Duration::from_millis(200);

@@ -15,8 +15,6 @@ mod through;
 #[path = "ways_out/tokens.rs"]
 mod tokens;
 
-use std::time::Duration;
-
 use grpcrouter_runtime::{Backend, BackendBuilder, DialStep};
 use grpcrouter_tests::{
     probe::Probe,
@@ -42,7 +40,7 @@ async fn problem(backend: BackendBuilder) -> (DialStep, String) {
 fn serve(backend: BackendBuilder) -> TestBackend {
     let probe = Probe::new("a");
     let backend = backend.instance_id("a").add_service(MyServiceServer::new(probe.clone()));
-    TestBackend::serve(backend.drain_timeout(Duration::from_secs(5)).build().expect("a backend"), probe)
+    TestBackend::serve(backend.drain_timeout(PATIENCE).build().expect("a backend"), probe)
 }
 
 /// A call through `gateway` is answered by a backend that came by its way.

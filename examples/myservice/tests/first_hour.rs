@@ -13,7 +13,7 @@ use std::{
 const GATEWAY: &str = env!("CARGO_BIN_EXE_myservice-gateway");
 const BACKEND: &str = env!("CARGO_BIN_EXE_myservice-backend");
 const CLIENT: &str = env!("CARGO_BIN_EXE_myservice-client");
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program, and the lines that it has printed to either output.
 struct Program {

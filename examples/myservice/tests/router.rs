@@ -220,7 +220,7 @@ async fn only_an_upload_that_ended_well_ends_well_at_the_instance() {
                     // tonic's client keeps sending for a response that was dropped: it resets nothing.
                     continue;
                 }
-                let last = tokio::time::timeout(Duration::from_secs(10), last_seen(typed, streams, how)).await;
+                let last = tokio::time::timeout(Duration::from_secs(60), last_seen(typed, streams, how)).await;
                 let expected = if how == How::Ends { Seen::End } else { Seen::Broken };
                 assert_eq!(last, Ok(expected), "typed: {typed}, both stream: {streams}, the client {how:?}");
             }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// What is waited for must come within this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, with nothing of the environment's own settings.
 pub(crate) fn program(arguments: &[&str]) -> Command {

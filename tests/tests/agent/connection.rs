@@ -67,7 +67,7 @@ async fn calls_of_an_upstream_that_dies_end_unavailable_and_work_again_when_it_i
 
     let server = Server::start_on(With::default(), address).await;
     let mut answer = None;
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         answer = client.method1(Method1Request { text: "again".into() }).await.ok();
         if answer.is_some() {
             break;

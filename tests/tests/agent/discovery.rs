@@ -30,7 +30,7 @@ async fn services_and_their_descriptors_are_found_by_reflection() {
     let channel = Channel::from_shared(gateway.uri()).unwrap().connect().await.unwrap();
     let mut client = ServerReflectionClient::new(channel);
     let mut files = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..6_000 {
         files = file_of(&mut client).await;
         if !files.is_empty() {
             break;

@@ -148,7 +148,7 @@ async fn a_deadline_ends_the_call_at_the_upstream_too() {
     let (gateway, upstream, mut connection, agent) = world().await;
     let raw = gateway.raw().await;
     let call = tokio::spawn(async move {
-        raw.unary(METHOD1, &[("grpc-timeout", "200m")], &Method1Request::default()).await.unwrap()
+        raw.unary(METHOD1, &[("grpc-timeout", "2S")], &Method1Request::default()).await.unwrap()
     });
 
     let mut came = connection.call().await;

@@ -21,32 +21,39 @@ pub(crate) struct Road {
 
 impl Road {
     pub(crate) async fn both() -> [Self; 2] {
-        [Self::through_a_gateway().await, Self::direct().await]
+        Self::both_with_drain_timeout(PATIENCE).await
     }
 
-    pub(crate) async fn through_a_gateway() -> Self {
-        let gateway = TestGateway::start().await;
-        let uri = gateway.uri();
-        Self::start("through a gateway", Some(gateway), uri.clone(), |builder| builder.gateway(uri)).await
+    pub(crate) async fn both_with_drain_timeout(timeout: Duration) -> [Self; 2] {
+        [Self::through_a_gateway(timeout).await, Self::direct_with_drain_timeout(timeout).await]
     }
 
     pub(crate) async fn direct() -> Self {
-        let mut road = Self::start("direct", None, String::new(), |builder| builder.listen("127.0.0.1:0")).await;
+        Self::direct_with_drain_timeout(PATIENCE).await
+    }
+
+    async fn through_a_gateway(drain: Duration) -> Self {
+        let gateway = TestGateway::start().await;
+        let uri = gateway.uri();
+        Self::start("through a gateway", Some(gateway), uri.clone(), drain, |builder| builder.gateway(uri)).await
+    }
+
+    async fn direct_with_drain_timeout(drain: Duration) -> Self {
+        let mut road = Self::start("direct", None, String::new(), drain, |builder| builder.listen("127.0.0.1:0")).await;
         road.target = format!("http://{}", road.backend.backend.local_addr().unwrap());
         road
     }
 
-    pub(crate) async fn start(
+    async fn start(
         name: &'static str,
         gateway: Option<TestGateway>,
         target: String,
+        drain: Duration,
         way_in: impl FnOnce(grpcrouter_runtime::BackendBuilder) -> grpcrouter_runtime::BackendBuilder,
     ) -> Self {
         let probe = Probe::new("a");
-        let builder = Backend::builder()
-            .instance_id("a")
-            .add_service(MyServiceServer::new(probe.clone()))
-            .drain_timeout(if name == "direct" { Duration::from_secs(1) } else { Duration::from_millis(600) });
+        let builder =
+            Backend::builder().instance_id("a").add_service(MyServiceServer::new(probe.clone())).drain_timeout(drain);
         let backend = way_in(builder).build().unwrap();
         let ready = backend.ready();
         let backend = TestBackend::serve(backend, probe.clone());

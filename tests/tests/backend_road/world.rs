@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use grpcrouter_protocol::{RejectReason, Rejected, Welcome, encode_welcome};
-use grpcrouter_tests::world::TestGateway;
+use grpcrouter_tests::world::{TestGateway, eventually};
 use myservice::proto::Method1Request;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,19 @@ impl Callers {
             assert!(task.await.unwrap() > 0);
         }
     }
+}
+
+/// Begins four calls, which must all be answered, and returns when the gateway has them. They end with who answered.
+pub(crate) async fn four_calls(gateway: &TestGateway) -> Vec<tokio::task::JoinHandle<String>> {
+    let client = gateway.client().await;
+    let calls = (0..4).map(|_| {
+        let mut client = client.clone();
+        let request = Method1Request { text: "x".to_owned() };
+        tokio::spawn(async move { client.method1(request).await.expect("no call fails").into_inner().instance_id })
+    });
+    let calls = calls.collect();
+    eventually("the gateway has four calls", || gateway.gateway.stats().calls == 4).await;
+    calls
 }
 
 /// An address at which nothing listens.

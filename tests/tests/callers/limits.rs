@@ -106,11 +106,13 @@ async fn a_place_comes_back_however_a_call_ends() {
     let mut late = raw.call(METHOD1, &[("grpc-timeout", "50m")]).await.unwrap();
     late.request.send_data(stall.clone(), true).unwrap();
     assert_eq!(late.end().await.unwrap().code(), 4);
+    // Whether it came so far depends on the machine.
+    let late_began = place.backend.probe.times("method1 begins") - 2;
     free(&place, "a deadline").await;
 
     let mut lost = raw.call(METHOD1, &[]).await.unwrap();
     lost.request.send_data(stall.clone(), true).unwrap();
-    place.backend.probe.saw("method1 begins", 5).await;
+    place.backend.probe.saw("method1 begins", 4 + late_began).await;
     let again = grpcrouter_tests::world::TestBackend::dial(&place.gateway.uri(), "b");
     std::mem::replace(&mut place.backend, again).kill().await;
     assert_eq!(lost.end().await.unwrap().code(), 14);

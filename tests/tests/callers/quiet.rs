@@ -1,37 +1,15 @@
 //! No credentials in any log line, whatever becomes of them.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
-
 use grpcrouter_runtime::{ApiKey, Callers};
+use grpcrouter_tests::lines::Lines;
 use serde_json::json;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::{Files, Place, forge};
-
-/// Where all lines go.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn no_line_shows_a_credential() {
     let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt().with_ansi(false).with_env_filter("info,grpcrouter_runtime=trace");
-    let _guard = log.with_writer(move || writer.clone()).set_default();
+    let _guard = lines.listen_to("info,grpcrouter_runtime=trace");
     let files = Files::new();
     let (key, other) = (ApiKey::generate(), ApiKey::generate());
     files.write("keys.toml", &key.entry("ci", &[]));
@@ -54,7 +32,7 @@ async fn no_line_shows_a_credential() {
     place.call(&[("x-api-key", key.text())]).await;
     place.stop().await;
 
-    let all = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned() + &shown;
+    let all = lines.all().join("\n") + &shown;
     assert!(all.contains("call refused") && all.contains("BAD_CREDENTIALS"), "the log is there");
     assert!(all.contains("what stands between the first two _ of the key"), "the file was refused");
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();

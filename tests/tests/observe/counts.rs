@@ -63,7 +63,7 @@ async fn mix(client: &MyServiceClient<Channel>, raw: &RawClient, backend: &TestB
         backend.probe.saw("method1 dropped", times).await;
     }
     // Without a timer of its own, which might be the first.
-    let late = raw.unary("/myservice.MyService/Method1", &[("grpc-timeout", "30m")], &text(say::STALL)).await.unwrap();
+    let late = raw.unary("/myservice.MyService/Method1", &[("grpc-timeout", "1S")], &text(say::STALL)).await.unwrap();
     assert_eq!(late.code(), 4);
     let mut nobody = Request::new(text("x"));
     nobody.metadata_mut().insert("instanceid", "z".parse().unwrap());

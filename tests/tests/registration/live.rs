@@ -7,6 +7,7 @@ use std::{
 
 use grpcrouter_protocol::{CloseCode, RejectReason::Unauthenticated};
 use grpcrouter_tests::{
+    deadlines::long_enough,
     lines::Lines,
     probe::say,
     world::{PATIENCE, TestBackend, eventually},
@@ -75,8 +76,13 @@ async fn an_instance_hears_why_it_may_not_stay() {
 #[tokio::test]
 async fn a_token_that_expires_ends_the_stream_that_came_with_it() {
     let guarded = Guarded::start().await;
-    let token = guarded.token_until(rule("site-a"), Some(SystemTime::now() + Duration::from_secs(4)));
-    let mut instance = guarded.knock(token.text(), &hello("a")).await.unwrap();
+    // As long as it takes to come in.
+    let mut instance = long_enough(async |deadline| {
+        let ends = SystemTime::now() + deadline + Duration::from_secs(2);
+        let token = guarded.token_until(rule(&format!("site-{}", deadline.as_millis())), Some(ends));
+        guarded.knock(token.text(), &hello("a")).await.ok()
+    })
+    .await;
 
     let close = closed(&mut instance).await;
 
@@ -109,7 +115,7 @@ async fn a_file_with_a_mistake_is_told_once_and_the_rules_before_it_hold() {
     eventually("that it is gone is told", || lines.with(&["WARN", "cannot read "]).len() == 1).await;
     assert!(guarded.knock(token.text(), &hello("b")).await.is_ok());
 
-    fs::write(&guarded.file, good.replace("site-a", "site-z")).unwrap();
+    guarded.replace(&good.replace("site-a", "site-z"));
     eventually("what holds again", || lines.with(&["was read again"]).len() == 2).await;
     eventually("nobody is here as site-a", || guarded.gateway.gateway.stats().tunnels == 0).await;
     guarded.stop().await;

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grpcrouter_protocol::{ResponsePart, Trailers};
-use grpcrouter_tests::world::{TestBackend, TestGateway, eventually};
+use grpcrouter_tests::{
+    lines::Lines,
+    world::{TestBackend, TestGateway, eventually},
+};
 use prost::Message as _;
 use protox::prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     Asker, by_name, by_symbol, in_time,
-    log::Log,
     offered::{answer, first_call, offering},
     service_file, unknowing,
 };
@@ -46,8 +49,8 @@ async fn descriptors_that_cannot_be_used_are_left_out_and_asked_for_once() {
         ("huge", Bytes::from(vec![0; 5 << 20]), "more than 4194304 bytes"),
     ];
     for (id, set, why) in bad {
-        let log = Log::default();
-        let _listening = log.listen();
+        let log = Lines::default();
+        let _listening = log.listen(LevelFilter::INFO);
         in_time(Box::pin(async {
             let mut instance = offering(&gateway, id, &set).await;
             let (call, _) = instance.started().await.unwrap();

@@ -1,8 +1,12 @@
 //! Two versions of one file: told to whoever asks the gateway, and the healthy majority's is served.
 
-use grpcrouter_tests::world::{TestBackend, TestGateway, eventually};
+use grpcrouter_tests::{
+    lines::Lines,
+    world::{TestBackend, TestGateway, eventually},
+};
+use tracing_subscriber::filter::LevelFilter;
 
-use crate::{Asker, by_symbol, log::Log, service_file, unknowing};
+use crate::{Asker, by_symbol, service_file, unknowing};
 
 #[tokio::test]
 async fn of_two_versions_the_healthy_majoritys_is_served_and_both_are_reported() {
@@ -19,8 +23,8 @@ async fn of_two_versions_the_healthy_majoritys_is_served_and_both_are_reported()
     asker.comes("myservice.MyService", "the old one", |file| file.is_some() && !is_new(file)).await;
     assert!(gateway.gateway.descriptor_conflicts().is_empty());
 
-    let log = Log::default();
-    let _listening = log.listen();
+    let log = Lines::default();
+    let _listening = log.listen(LevelFilter::INFO);
     let c = start("c", &new).await;
     eventually("a conflict", || !gateway.gateway.descriptor_conflicts().is_empty()).await;
     let conflicts = gateway.gateway.descriptor_conflicts();

@@ -1,6 +1,6 @@
 //! What the gateway takes in, and what it says to the rest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grpcrouter_protocol::{Headers, ResponsePart, Text, Trailers};
 use grpcrouter_tests::{
@@ -140,17 +140,14 @@ async fn a_malformed_timeout_is_internal_and_a_spent_one_exceeds_its_deadline_at
 async fn a_timeout_arrives_less_the_time_that_was_spent_and_is_never_longer() {
     let mut between = Between::new().await;
     let hour = Duration::from_secs(3600);
-    for (said, is) in [
-        ("1H", hour),
-        ("60M", hour),
-        ("3600S", hour),
-        ("3600000m", hour),
-        ("20000000u", Duration::from_secs(20)),
-        ("99999999n", Duration::from_nanos(99_999_999)),
-    ] {
+    for (said, is) in
+        [("1H", hour), ("60M", hour), ("3600S", hour), ("3600000m", hour), ("20000000u", Duration::from_secs(20))]
+    {
+        let began = Instant::now();
         let (taken, _) = between.exchange(&[("grpc-timeout", said)], ok()).await;
         let left = taken.left.unwrap();
-        assert!(left < is && left + Duration::from_secs(5) > is, "{said}: {left:?}");
+        // Told in whole milliseconds.
+        assert!(left < is && left + began.elapsed() + Duration::from_millis(1) > is, "{said}: {left:?}");
     }
     let (taken, _) = between.exchange(&[], ok()).await;
     assert_eq!(taken.left, None);

@@ -149,7 +149,7 @@ async fn a_session_is_not_resumed_where_certificates_are_looked_at() {
 #[tokio::test]
 async fn a_client_that_says_nothing_more_after_the_first_record_holds_up_nobody_and_is_closed_in_time() {
     let certs = Certs::new();
-    let gateway = gateway(&certs, |it| it.opening_timeout(std::time::Duration::from_millis(300))).await;
+    let gateway = gateway(&certs, |it| it.opening_timeout(std::time::Duration::from_secs(2))).await;
     let mut silent = Vec::new();
     for said in [&b""[..], &[22], &[22, 3, 1, 2, 0, 1, 0, 1], b"PRI"] {
         let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();

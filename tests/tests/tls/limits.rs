@@ -95,7 +95,7 @@ async fn one_address_takes_no_more_than_its_part_and_leaves_room_for_others() {
 
 #[tokio::test]
 async fn a_connection_without_a_first_call_is_told_to_end_and_a_client_calls_all_the_same() {
-    let soon = Duration::from_millis(100);
+    let soon = Duration::from_secs(1);
     let gateway = TestGateway::start_with(|builder| builder.opening_timeout(soon)).await;
     let backend = TestBackend::start(&gateway, "a").await;
     let mut bytes = ByteClient::connect(gateway.address).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_connection_without_a_first_call_is_told_to_end_and_a_client_calls_all
 
 #[tokio::test]
 async fn a_connection_without_calls_ends_after_a_while_and_one_with_a_call_and_one_of_an_instance_stay() {
-    let soon = Duration::from_millis(100);
+    let soon = Duration::from_secs(1);
     let gateway = TestGateway::start_with(|builder| builder.idle_timeout(soon).opening_timeout(soon)).await;
     let backend = TestBackend::start(&gateway, "a").await;
     let mut busy = ByteClient::connect(gateway.address).await.unwrap();
@@ -137,8 +137,8 @@ async fn a_connection_without_calls_ends_after_a_while_and_one_with_a_call_and_o
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_pings_is_dead_and_its_calls_end() {
-    let soon = Duration::from_millis(100);
-    let gateway = TestGateway::start_with(|builder| builder.keepalive(soon, soon)).await;
+    let (soon, patience) = (Duration::from_millis(100), Duration::from_secs(3));
+    let gateway = TestGateway::start_with(|builder| builder.keepalive(soon, patience)).await;
     let backend = TestBackend::start(&gateway, "a").await;
     let mut dead = ByteClient::connect(gateway.address).await.unwrap();
     dead.send(&call(1, STREAM_METHOD)).await.unwrap();

@@ -79,10 +79,8 @@ async fn files_that_change_are_found_without_being_told_and_a_pair_that_does_not
     let (first, refused) = (shown(&gateway, &certs).await, "changed TLS files cannot be used");
 
     // A new certificate, and the key stays the old one.
-    let old_key = fs::read(certs.path("server.key")).unwrap();
-    let renewed = certs.server();
-    let new_key = fs::read(&renewed.key).unwrap();
-    fs::write(&renewed.key, &old_key).unwrap();
+    let (in_use, renewed) = (certs.path("server"), certs.server_in("renewed"));
+    fs::rename(&renewed.cert, in_use.with_extension("pem")).unwrap();
     eventually("a line about it", || !lines.with(&[refused]).is_empty()).await;
     assert!(shown(&gateway, &certs).await == first);
     let said = lines.with(&[refused]);
@@ -92,9 +90,9 @@ async fn files_that_change_are_found_without_being_told_and_a_pair_that_does_not
     );
 
     // And the key as well.
-    fs::write(&renewed.key, new_key).unwrap();
+    fs::rename(&renewed.key, in_use.with_extension("key")).unwrap();
     eventually("the new one is taken", || !lines.with(&["TLS certificates read again", "not_after="]).is_empty()).await;
-    assert!(shown(&gateway, &certs).await == of_file(&renewed.cert));
+    assert!(shown(&gateway, &certs).await == of_file(&in_use.with_extension("pem")));
     assert_eq!(lines.with(&[refused]).len(), 1, "however often it was looked at");
     assert_eq!(lines.with(&["TLS certificates read again"]).len(), 1);
     gateway.stop(Vec::new()).await;

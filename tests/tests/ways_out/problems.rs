@@ -1,10 +1,9 @@
 //! What is said at each step that fails.
 
-use std::time::Duration;
-
 use grpcrouter_runtime::DialStep;
 use grpcrouter_tests::{
     certs::{Certs, Pair},
+    deadlines::long_enough,
     world::TestGateway,
 };
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -260,20 +259,26 @@ async fn a_proxy_that_is_not_there_or_refuses_the_password_is_told_and_the_passw
 
 #[tokio::test]
 async fn whoever_takes_too_long_is_named_with_the_step() {
-    let soon = Duration::from_millis(300);
     let certs = Certs::new();
     let mute = mute().await;
     let port = mute.port();
 
-    let (proxy, shakes, greets) = tokio::join!(
-        problem(backend("https://gateway.test").proxy(format!("http://{mute}")).dial_timeout(soon)),
-        problem(backend(&format!("https://localhost:{port}")).ca_file(certs.ca()).dial_timeout(soon)),
-        problem(backend(&format!("http://localhost:{port}")).dial_timeout(soon)),
-    );
+    // A machine that is slow takes too long in an earlier step.
+    let (soon, [proxy, shakes, greets]) = long_enough(async |soon| {
+        let (proxy, shakes, greets) = tokio::join!(
+            problem(backend("https://gateway.test").proxy(format!("http://{mute}")).dial_timeout(soon)),
+            problem(backend(&format!("https://localhost:{port}")).ca_file(certs.ca()).dial_timeout(soon)),
+            problem(backend(&format!("http://localhost:{port}")).dial_timeout(soon)),
+        );
+        let steps = [proxy.0, shakes.0, greets.0];
+        let all = steps == [DialStep::Proxy, DialStep::Tls, DialStep::Http2];
+        all.then_some((soon, [proxy, shakes, greets]))
+    })
+    .await;
 
-    says_so(proxy, DialStep::Proxy, &["within 300ms: it did not answer CONNECT"]);
-    says_so(shakes, DialStep::Tls, &["within 300ms: the TLS handshake was not done"]);
-    says_so(greets, DialStep::Http2, &["within 300ms: it did not say Welcome"]);
+    says_so(proxy, DialStep::Proxy, &[&format!("within {soon:?}: it did not answer CONNECT")]);
+    says_so(shakes, DialStep::Tls, &[&format!("within {soon:?}: the TLS handshake was not done")]);
+    says_so(greets, DialStep::Http2, &[&format!("within {soon:?}: it did not say Welcome")]);
 }
 
 #[tokio::test]
