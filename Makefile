@@ -17,11 +17,15 @@ PROGRAMS := $(addprefix --bin myservice-,gateway backend client demo)
 PUBLISHED := grpcrouter-protocol grpcrouter-runtime protoc-gen-grpcrouter grpcrouter
 # What is packed is built only to see that it can be: the quickest way.
 QUICK_PROFILE := CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
-# Schedules of the long simulation: some hours on two cores.
-SCHEDULES ?= 2000000
+# Schedules of the simulation, the first seed, and the states of a tiny world: some minutes on two cores, all together.
+SCHEDULES ?= 200000
+SEED ?= 1
+STATES ?= 75000
+# Schedules of the full stack. Those that fail print how to run them again.
+FULL_STACK ?= 2000
 
 .PHONY: help install-deps proto build build-router build-example test clean demo lint fmt docs interop ways-out install \
-	consumers package speed-gate pick-gate release-check ci
+	consumers package sim exhaustive mutants full-stack chaos speed-gate pick-gate release-check ci
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +92,22 @@ install: ## Put grpcrouter and protoc-gen-grpcrouter on the PATH
 	$(CARGO) install --path grpcrouter --locked
 	$(CARGO) install --path protoc-gen-grpcrouter --locked
 
+sim: ## Seeded schedules of the tunnel against a naive model: SCHEDULES=n from SEED=s on; prints how to run a failure again
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --workspace --test simulation -- --nocapture
+
+exhaustive: ## Every order of things in a tiny tunnel: cuts, moves, refusals, windows that run out, cancels, drain
+	STATES=$(STATES) $(CARGO) test --workspace --test exhaustive -- --nocapture
+
+mutants: ## Faults in the core, one at a time: the simulation must see them
+	$(CARGO) test --workspace --features grpcrouter-protocol/mutants --test mutants -- --nocapture
+
+full-stack: ## Real clients, gateways and backends in one process, under 2,000 seeded schedules of faults
+	SCHEDULES=$(FULL_STACK) $(CARGO) test --workspace --test full_stack -- --nocapture
+
+chaos: ## Real programs under load: killed, stopped, cut off, behind nginx and a bad line (needs root and install-deps)
+	$(CARGO) build --workspace --bin grpcrouter --bin chaos
+	@$(BIN)/chaos
+
 speed-gate: ## Instructions and tasks of a unary call at the gateway (needs install-deps)
 	bash tests/speed-gate.sh
 
@@ -95,8 +115,13 @@ pick-gate: ## Instructions of one pick among 10 and 10,000 instances (needs inst
 	bash tests/pick-gate.sh
 
 release-check: ## The long runs, before a release
-	SCHEDULES=$(SCHEDULES) $(CARGO) test --release -p grpcrouter-protocol --test simulation -- --nocapture
+	SCHEDULES=10000000 $(CARGO) test --release -p grpcrouter-protocol --test simulation -- --nocapture
+	STATES=3000000 $(CARGO) test --release -p grpcrouter-protocol --test exhaustive -- --nocapture
 	bash tests/pick-gate.sh
+	bash tests/resume-gate.sh
+	$(MAKE) full-stack FULL_STACK=100000
+	CHAOS_SECONDS=60 CHAOS_CALLS=50000 $(MAKE) chaos
+	$(BIN)/chaos --calls 200000 memory
 	DEADLINES_BY_THE_CLOCK=1 $(CARGO) test --release -p grpcrouter-tests --test calls deadline
 
 ci: ## All that must pass before a change lands

@@ -91,6 +91,11 @@ impl Calls {
         true
     }
 
+    /// The open calls, by slot.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Call> + '_ {
+        self.slots.iter_mut().flatten()
+    }
+
     /// The ids of the open calls, by slot.
     pub(crate) fn ids(&self) -> impl Iterator<Item = CallId> + '_ {
         self.slots.iter().flatten().map(|call| call.id)

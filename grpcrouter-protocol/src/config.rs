@@ -51,6 +51,10 @@ pub struct Config {
     /// When to ping and when to give up. Default: 3 s with calls open, 10 s without, dead after 3 unanswered. A
     /// dead peer is noticed within 12 s while calls wait for it.
     pub heartbeat: Heartbeat,
+    /// How long a tunnel is kept without a stream. Default 15 s: a lost connection is noticed and dialled again in less,
+    /// also over a way that is down for some seconds. Zero: a lost stream ends its tunnel. An instance keeps its end one
+    /// second longer, so that it never gives up what the gateway would still resume.
+    pub resume_window: Duration,
 }
 
 impl Config {
@@ -81,6 +85,7 @@ impl Config {
         at_least("heartbeat.unanswered", self.heartbeat.unanswered.into(), 1)?;
         at_least("heartbeat.busy", millis(self.heartbeat.busy), 1)?;
         at_least("heartbeat.idle", millis(self.heartbeat.idle), 1)?;
+        at_most("resume_window", millis(self.resume_window), MAX_RESUME_WINDOW)?;
         Ok(self)
     }
 
@@ -116,6 +121,11 @@ impl Config {
             max_trailers: size(limits.max_trailers),
             max_open_calls: u32::try_from(open_calls).unwrap_or(u32::MAX),
             heartbeat: accepted.heartbeat,
+            // Without a token there is nothing to resume with.
+            resume_window: match accepted.resume_token.is_empty() {
+                true => Duration::ZERO,
+                false => accepted.resume_window.min(Duration::from_millis(MAX_RESUME_WINDOW)),
+            },
             ..self
         }
         .checked()
@@ -138,6 +148,7 @@ impl Default for Config {
             ack_delay: Duration::from_millis(25),
             ack_bytes: 1024 * KIB,
             heartbeat: Heartbeat { busy: Duration::from_secs(3), idle: Duration::from_secs(10), unanswered: 3 },
+            resume_window: Duration::from_secs(15),
         }
     }
 }
@@ -152,6 +163,9 @@ const MAX_GROWN_WINDOW: u64 = 1 << 30;
 
 /// The largest batch that is taken from a peer; gRPC libraries stop at 4 MiB messages by default.
 const MAX_BATCH: u64 = 4 << 20;
+
+/// In milliseconds. For longer nobody waits, and all that a tunnel holds is kept meanwhile.
+const MAX_RESUME_WINDOW: u64 = 300_000;
 
 /// Metadata is looked through from the front, so there cannot be very many.
 const MAX_ENTRIES: u64 = 4096;

@@ -10,6 +10,7 @@ use crate::calls::Calls;
 use crate::codec::{BatchWriter, CallParts, ResponseParts};
 use crate::frame::{CancelReason, Update};
 use crate::id::{CallId, Side};
+use crate::time::Time;
 
 /// The control frames that wait to go.
 #[derive(Debug, Default)]
@@ -22,11 +23,16 @@ pub(crate) struct Control {
     refusals: VecDeque<CallId>,
     cancels: VecDeque<(CallId, CancelReason)>,
     grants: VecDeque<CallId>,
+    /// Calls whose remaining time is said again.
+    timeouts: VecDeque<CallId>,
+    /// The newest update that was given, said or not.
+    newest: Option<Update>,
 }
 
 impl Control {
     pub(crate) fn is_empty(&self) -> bool {
         self.grants.is_empty()
+            && self.timeouts.is_empty()
             && self.cancels.is_empty()
             && self.refusals.is_empty()
             && self.pongs.is_empty()
@@ -58,6 +64,7 @@ impl Control {
     }
 
     pub(crate) fn update(&mut self, update: Update) {
+        self.newest = Some(update.clone());
         self.update = Some(update);
     }
 
@@ -83,8 +90,33 @@ impl Control {
         self.grants.retain(|&waiting| waiting != call);
     }
 
+    /// A call's remaining time is to be said again.
+    pub(crate) fn remind(&mut self, call: CallId) {
+        self.timeouts.push_back(call);
+    }
+
+    /// The stream is gone, and with it whom a ping or its echo would tell something.
+    pub(crate) fn detached(&mut self) {
+        self.pongs.clear();
+        self.ping = None;
+        self.timeouts.clear();
+        if mutant!(DetachDropsCancels) {
+            self.cancels.clear();
+        }
+        if mutant!(DetachDropsRefusals) {
+            self.refusals.clear();
+        }
+    }
+
+    /// A new stream carries the tunnel: an update that was said may not have arrived.
+    pub(crate) fn attached(&mut self) {
+        if !mutant!(UpdateNotSaidAgain) {
+            self.update.clone_from(&self.newest);
+        }
+    }
+
     /// Writes what fits, in order; what is left goes first into the next batch.
-    pub(crate) fn write(&mut self, batch: &mut BatchWriter<'_>, side: Side, calls: &mut Calls) {
+    pub(crate) fn write(&mut self, batch: &mut BatchWriter<'_>, side: Side, calls: &mut Calls, now: Time) {
         while let Some(opaque) = self.pongs.front()
             && batch.pong(opaque)
         {
@@ -115,6 +147,15 @@ impl Control {
             match side {
                 Side::Gateway => batch.call(&CallParts { max_data, ..CallParts::new(id) }, |_| {}),
                 Side::Instance => batch.response(&ResponseParts { max_data, ..ResponseParts::new(id) }, |_| {}),
+            }
+        }
+        while batch.room() >= SMALL_FRAME
+            && let Some(id) = self.timeouts.pop_front()
+        {
+            // Of a call that has no deadline, or has ended meanwhile, there is nothing to say.
+            let timeout = calls.get(id).and_then(|call| call.deadline).map(|deadline| deadline.since(now));
+            if timeout.is_some() {
+                batch.call(&CallParts { timeout, ..CallParts::new(id) }, |_| {});
             }
         }
     }

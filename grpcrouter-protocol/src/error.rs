@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::id::{CallId, Seq};
+use crate::id::{CallId, Epoch, Seq};
 
 /// What the peer did wrong. The tunnel, or only the call that it names, is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,18 @@ pub enum ProtocolError {
         acked: Seq,
         /// The last batch sent.
         sent: Seq,
+    },
+    /// A resume that fits nothing that was sent or taken here.
+    #[error("{what} is {named}, from {first} to {last} is possible")]
+    ImpossibleResume {
+        /// Which counter.
+        what: &'static str,
+        /// What the peer named.
+        named: Seq,
+        /// The least possible.
+        first: Seq,
+        /// The most possible.
+        last: Seq,
     },
     /// A frame names a call that was never opened, or a slot beyond the agreed limit.
     #[error("call {0} was never opened")]
@@ -95,8 +107,35 @@ pub enum OpenCallError {
     /// The request headers are larger than the agreed limit; no instance of this kind takes them.
     #[error("the request headers are larger than the tunnel carries")]
     TooLarge,
+    /// No stream carries the tunnel now.
+    #[error("the instance has lost its connection and may be back soon")]
+    Detached,
     /// The tunnel is over.
     #[error("the tunnel is closed")]
+    Closed,
+}
+
+/// Why a tunnel is not attached to another stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// The token is not this tunnel's. The tunnel is as it was.
+    #[error("the resume token is not the one of this tunnel")]
+    WrongToken,
+    /// A later attempt was there before. The tunnel is as it was.
+    #[error("stream {asked} comes after stream {current}, which has the tunnel")]
+    OldEpoch {
+        /// The stream that asks.
+        asked: Epoch,
+        /// The stream that has the tunnel.
+        current: Epoch,
+    },
+    /// Its counters cannot be: one side has lost what the other relies on. The tunnel is over; say Close on the stream
+    /// that asked, too.
+    #[error("{0}")]
+    Impossible(ProtocolError),
+    /// The tunnel is over.
+    #[error("the tunnel is over")]
     Closed,
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 pub(crate) use self::metadata::METADATA_FIELD;
 pub use self::metadata::{Metadata, MetadataBuilder};
 pub use self::text::Text;
-use crate::id::{Incarnation, InstanceId, Seq, TunnelId};
+use crate::id::{Epoch, Incarnation, InstanceId, Seq, TunnelId};
 
 mod metadata;
 mod text;
@@ -135,8 +135,8 @@ pub struct Resume {
     pub tunnel_id: TunnelId,
     /// The proof that it is this instance's.
     pub token: Bytes,
-    /// Higher with each attachment.
-    pub epoch: u64,
+    /// Higher with each attempt.
+    pub epoch: Epoch,
     /// The batch that the instance expects next.
     pub rx_next: Seq,
     /// The first batch that it can send again.
@@ -180,8 +180,8 @@ pub struct Accepted {
 /// The old tunnel goes on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Resumed {
-    /// The attachment's number.
-    pub epoch: u64,
+    /// The stream that carries the tunnel from here on.
+    pub epoch: Epoch,
     /// The batch that the gateway expects next.
     pub rx_next: Seq,
     /// What the next resume must show.

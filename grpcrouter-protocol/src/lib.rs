@@ -8,7 +8,7 @@
 //! [`Tunnel::poll_timeout`].
 //!
 //! ```
-//! use grpcrouter_protocol::{Config, Event, Headers, OpenCall, ResponsePart, Start, Time, Trailers, Tunnel};
+//! use grpcrouter_protocol::{Config, Epoch, Event, Headers, OpenCall, ResponsePart, Start, Time, Trailers, Tunnel};
 //!
 //! let now = Time::from_nanos(0);
 //! let mut gateway = Tunnel::gateway(Config::default(), now);
@@ -19,14 +19,14 @@
 //! let id = gateway.open(call, now).expect("a new tunnel takes calls").id;
 //!
 //! // A message goes out with gRPC's five-byte prefix and comes in without it.
-//! let message = gateway.poll_transmit(now).expect("a call to carry");
-//! instance.handle_batch(message.slice(5..), now)?;
+//! let message = gateway.poll_transmit(Epoch::FIRST, now).expect("a call to carry");
+//! instance.handle_batch(Epoch::FIRST, message.slice(5..), now)?;
 //! assert!(matches!(instance.poll_event(), Some(Event::Started { call, .. }) if call == id));
 //!
 //! let (headers, trailers) = (Some(Headers::default()), Some(Trailers::default()));
 //! instance.respond(id, ResponsePart { headers, data: "the answer".into(), trailers }, now);
-//! let message = instance.poll_transmit(now).expect("an answer to carry");
-//! gateway.handle_batch(message.slice(5..), now)?;
+//! let message = instance.poll_transmit(Epoch::FIRST, now).expect("an answer to carry");
+//! gateway.handle_batch(Epoch::FIRST, message.slice(5..), now)?;
 //! assert!(matches!(gateway.poll_event(), Some(Event::Response { data, .. }) if data == "the answer"));
 //! # Ok::<(), grpcrouter_protocol::ProtocolError>(())
 //! ```
@@ -35,17 +35,25 @@
 pub use bytes::Bytes;
 
 pub use self::config::Config;
-pub use self::error::{ConfigError, NameError, OpenCallError, PeerSilent, ProtocolError};
+pub use self::error::{ConfigError, NameError, OpenCallError, PeerSilent, ProtocolError, ResumeError};
 pub use self::frame::{
     Accepted, CancelReason, Close, CloseCode, Headers, Health, Heartbeat, Hello, Limits, Metadata, MetadataBuilder,
     RejectReason, Rejected, Resume, Resumed, ServiceOffer, Start, Text, Trailers, Update, Welcome,
 };
 pub use self::handshake::{Agreement, agree, decode_hello, decode_welcome, encode_close, encode_hello, encode_welcome};
-pub use self::id::{CallId, Incarnation, InstanceId, MaxData, Seq, Side, TunnelId};
+pub use self::id::{CallId, Epoch, Incarnation, InstanceId, MaxData, Seq, Side, TunnelId};
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub use self::mutants::{Mutant, choose};
 pub use self::pool::{WindowLease, WindowPool};
+pub use self::resume::{FreshToken, ResumePoint, TokenHash};
 pub use self::time::Time;
 pub use self::tunnel::{EndReason, Event, OpenCall, Opened, Outcome, ResponsePart, Totals, Tunnel};
 pub use self::window::{PART_OVERHEAD, charge};
+
+// First, for its macro.
+#[macro_use]
+mod mutants;
 
 mod call;
 mod calls;
@@ -60,6 +68,7 @@ mod id;
 mod inbox;
 mod outbox;
 mod pool;
+mod resume;
 mod schedule;
 mod time;
 mod timer;

@@ -103,6 +103,11 @@ impl Pulse {
         self.due
     }
 
+    /// The peer was heard within the time after which it is pinged.
+    pub(crate) const fn is_answered(&self) -> bool {
+        self.unanswered == 0
+    }
+
     pub(crate) fn handle_timeout(&mut self, open: usize, now: Time) -> Result<Beat, PeerSilent> {
         if now < self.due {
             return Ok(Beat::Wait);

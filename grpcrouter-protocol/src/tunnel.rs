@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use self::attach::Attachment;
 pub use self::event::{EndReason, Event, OpenCall, Opened, Outcome, ResponsePart};
 use crate::call::{Call, End, Head, Phase, Step};
 use crate::calls::Calls;
@@ -13,7 +14,7 @@ use crate::control::Control;
 use crate::error::{OpenCallError, PeerSilent, ProtocolError};
 use crate::frame::{CancelReason, Close, Headers, Start, Trailers, Update};
 use crate::growth::Growth;
-use crate::id::{CallId, Side};
+use crate::id::{CallId, Epoch, Side};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::pool::WindowPool;
@@ -21,8 +22,10 @@ use crate::schedule::Schedule;
 use crate::time::Time;
 use crate::timer::{Beat, Deadlines, Pulse};
 
+mod attach;
 mod end;
 mod event;
+mod look;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ pub struct Tunnel {
     side: Side,
     config: Config,
     state: State,
+    attachment: Attachment,
     calls: Calls,
     schedule: Schedule,
     control: Control,
@@ -55,6 +59,8 @@ pub struct Tunnel {
     opened: u64,
     /// Calls that may be opened in all: heard (gateway) or said (instance).
     max_calls: u64,
+    /// Instance: that limit is to be said even if it did not rise.
+    says_max_calls: bool,
     /// Instance: calls that ended, refused ones too.
     ended: u64,
     is_draining: bool,
@@ -108,6 +114,7 @@ impl Tunnel {
         Self {
             side,
             state: State::Open,
+            attachment: Attachment::new(),
             calls: match side {
                 Side::Gateway => Calls::with_own_slots(),
                 Side::Instance => Calls::with_given_slots(),
@@ -124,6 +131,7 @@ impl Tunnel {
             highest: CallId::from_raw(0),
             opened: 0,
             max_calls: config.max_open_calls.into(),
+            says_max_calls: false,
             ended: 0,
             is_draining: false,
             is_peer_draining: false,
@@ -250,7 +258,8 @@ impl Tunnel {
         self.end_request(call, reason);
     }
 
-    /// Says that this side drains. Instance: every start that comes later is refused. Gateway: no call can be opened.
+    /// Says that this side drains. Instance: every start that comes later is refused. Gateway: it is only said, for calls
+    /// of clients that have not heard of it yet are still carried.
     pub fn drain(&mut self, now: Time) {
         self.drain_to(Vec::new(), now);
     }
@@ -284,11 +293,13 @@ impl Tunnel {
     pub fn close(&mut self, close: Close, now: Time) {
         if matches!(self.state, State::Open) {
             self.lost(now);
-            self.state = State::Closing(close);
+            if self.attachment.is_attached() {
+                self.state = State::Closing(close);
+            }
         }
     }
 
-    /// The stream is gone: every open call ends with [`EndReason::Lost`], and the tunnel is closed.
+    /// The tunnel is over, whatever its stream does: every open call ends with [`EndReason::Lost`].
     pub fn lost(&mut self, now: Time) {
         let _ = now;
         self.end_all();
@@ -297,28 +308,42 @@ impl Tunnel {
 
     // ---- the world
 
-    /// Takes one gRPC message, without its five-byte prefix.
+    /// Takes one gRPC message, without its five-byte prefix, of the stream `at`. One of any other stream than that which
+    /// carries the tunnel is dropped.
     ///
     /// # Errors
     /// What the peer did wrong. Close the tunnel with it and drop the stream.
-    pub fn handle_batch(&mut self, message: Bytes, now: Time) -> Result<(), ProtocolError> {
-        self.receive(message, now)
+    pub fn handle_batch(&mut self, at: Epoch, message: Bytes, now: Time) -> Result<(), ProtocolError> {
+        if self.attachment.is_read(at) {
+            return self.receive(message, now);
+        }
+        if at == self.attachment.epoch {
+            // Read while it was frozen: what is lost of a stream cannot be had back on it.
+            self.detach(at, now);
+        }
+        Ok(())
     }
 
-    /// Some bytes of a batch came, not yet all of it: a slow peer is not a silent one.
-    pub fn handle_bytes(&mut self, now: Time) {
-        self.pulse.heard(self.calls.len(), now);
+    /// Some bytes of a batch came on the stream `at`, not yet all of it: a slow peer is not a silent one.
+    pub fn handle_bytes(&mut self, at: Epoch, now: Time) {
+        if self.attachment.is_carried_by(at) {
+            self.pulse.heard(self.calls.len(), now);
+        }
     }
 
-    /// Does what is due: deadlines, acks, the heartbeat.
+    /// Does what is due: deadlines, acks, the heartbeat, the end of the resume window.
     ///
     /// # Errors
-    /// The peer answered no ping: the stream is dead.
+    /// The peer answered no ping: the stream is dead. [`detach`](Self::detach) it.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), PeerSilent> {
         if !matches!(self.state, State::Open) {
             return Ok(());
         }
         self.end_expired(now);
+        self.end_if_late(now);
+        if !self.is_attached() {
+            return Ok(());
+        }
         self.inbox.handle_timeout(now);
         if self.pulse.handle_timeout(self.calls.len(), now)? == Beat::Ping {
             self.pinged = Some(now);
@@ -331,19 +356,26 @@ impl Tunnel {
 
     /// True if [`poll_transmit`](Self::poll_transmit) would give a batch. Cheap.
     pub fn wants_transmit(&self) -> bool {
+        if !self.attachment.is_written(self.epoch()) {
+            return false;
+        }
         match self.state {
             State::Open => {
-                !self.control.is_empty() || self.inbox.is_due() || (!self.schedule.is_empty() && self.outbox.has_room())
+                self.outbox.is_replaying()
+                    || !self.control.is_empty()
+                    || self.inbox.is_due()
+                    || (!self.schedule.is_empty() && self.outbox.has_room())
             }
             State::Closing(_) => true,
             State::Closed => false,
         }
     }
 
-    /// One batch of what is ready, as a whole gRPC message with its prefix. Poll when it can be written: what is not
-    /// polled stays in its call and may still be cancelled. May make events.
-    pub fn poll_transmit(&mut self, now: Time) -> Option<Bytes> {
-        self.transmit(now)
+    /// One batch of what is ready, as a whole gRPC message with its prefix, for the stream `at`; none for another than
+    /// that which carries the tunnel. Poll when it can be written: what is not polled stays in its call and may still be
+    /// cancelled. May make events.
+    pub fn poll_transmit(&mut self, at: Epoch, now: Time) -> Option<Bytes> {
+        if self.attachment.is_written(at) { self.transmit(now) } else { None }
     }
 
     /// The next event.
@@ -357,56 +389,11 @@ impl Tunnel {
         if !matches!(self.state, State::Open) {
             return None;
         }
-        let named = [self.deadlines.next(), self.inbox.poll_timeout(), Some(self.pulse.poll_timeout())];
+        let named = match self.is_attached() {
+            true => [self.deadlines.next(), self.inbox.poll_timeout(), Some(self.pulse.poll_timeout())],
+            false => [self.deadlines.next(), self.ends_at(), None],
+        };
         named.into_iter().flatten().min()
-    }
-
-    // ---- getters
-
-    /// Calls that are open here.
-    pub fn open_calls(&self) -> usize {
-        self.calls.len()
-    }
-
-    /// Data bytes that wait in calls for credit or for their turn.
-    pub fn queued_bytes(&self) -> usize {
-        self.queued
-    }
-
-    /// Bytes sent and not yet acked, 64 more a batch.
-    pub fn unacked_bytes(&self) -> usize {
-        self.outbox.bytes()
-    }
-
-    /// What the windows of calls may hold here beyond their first size, in charged bytes; with the leases of calls that
-    /// are over.
-    pub fn grown_bytes(&self) -> u64 {
-        self.growth.used()
-    }
-
-    /// True if either side drains.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining || self.is_peer_draining
-    }
-
-    /// True if nothing more goes out or comes in.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
-
-    /// Gateway: true if a call could be opened now.
-    pub fn can_open(&self) -> bool {
-        self.may_open(&Start::default()).is_ok()
-    }
-
-    /// Frames that came for calls which were over here: normal in small numbers, since ends cross on the way.
-    pub fn late_frames(&self) -> u64 {
-        self.late_frames
-    }
-
-    /// What has passed so far.
-    pub fn totals(&self) -> Totals {
-        self.totals
     }
 
     // ---- shared by the rooms below
@@ -415,8 +402,11 @@ impl Tunnel {
         if !matches!(self.state, State::Open) || self.side != Side::Gateway {
             return Err(OpenCallError::Closed);
         }
-        if self.is_draining() {
+        if self.is_peer_draining {
             return Err(OpenCallError::Draining);
+        }
+        if !self.is_attached() && !mutant!(OpensDetached) {
+            return Err(OpenCallError::Detached);
         }
         if self.opened >= self.max_calls || self.calls.len() >= self.config.max_open_calls as usize {
             return Err(OpenCallError::NoMoreCalls);

@@ -77,6 +77,9 @@ impl ReceiveCredit {
     /// A part of `len` bytes came. Gives back how far it went beyond the limit: 0 if it was allowed.
     pub(crate) fn receive(&mut self, len: usize) -> u64 {
         self.received = self.received.saturating_add(charge(len));
+        if mutant!(CreditOnReceipt) {
+            self.consumed = self.received;
+        }
         self.received.saturating_sub(self.limit)
     }
 

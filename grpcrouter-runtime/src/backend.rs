@@ -8,10 +8,12 @@ mod descriptors;
 mod dial;
 mod direct;
 mod dispatch;
+mod fleet;
 mod health;
 mod instance_call;
 mod meters;
 mod request_body;
+mod roster;
 #[cfg(feature = "agent")]
 mod upstream;
 
@@ -31,10 +33,10 @@ use tracing::{info, warn};
 
 pub use self::builder::BackendBuilder;
 pub use self::check::{CheckedStep, CheckedTls, CheckedWelcome, GatewayCheck};
-use self::connector::Connector;
-use self::dial::Dialler;
+use self::dial::{Dialler, WayOut};
 use self::direct::Direct;
 use self::dispatch::Services;
+use self::fleet::Fleet;
 pub use self::health::BackendHealth;
 use self::meters::Meters;
 #[cfg(feature = "agent")]
@@ -77,7 +79,7 @@ pub struct Backend {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackendStats {
-    /// Tunnels to gateways.
+    /// Tunnels to gateways; those that wait for a new connection among them.
     pub tunnels: usize,
     /// Calls in the hands of the services, however they came.
     pub calls: usize,
@@ -152,7 +154,7 @@ impl Backend {
         }
     }
 
-    /// Waits until every way in is open: the port is listened at, and each gateway has a tunnel. That takes a
+    /// Waits until every way in is open: the port is listened at, and each gateway that was set has a tunnel. That takes a
     /// [`serve`](Self::serve) that runs beside it, and for ever if a gateway never comes.
     ///
     /// # Cancel safety
@@ -183,6 +185,14 @@ impl Backend {
         self.live.health.clone()
     }
 
+    /// Moves each tunnel to a new connection, with all calls in it: none ends, and nothing is sent twice. For what a
+    /// connection keeps as long as it lives: a client certificate that was renewed, an address that its name leads to no
+    /// more, a network that changed. Returns at once; the log tells what came of it. A tunnel stays where it is for as long
+    /// as there is no better connection.
+    pub fn reconnect(&self) {
+        self.live.moves.send_replace(());
+    }
+
     /// What it does right now, to watch it or to check that nothing leaks. Takes the lock of each tunnel for a moment: for
     /// every second, not for every call.
     pub fn stats(&self) -> BackendStats {
@@ -211,23 +221,16 @@ impl Backend {
                 meters: self.live.meters.clone(),
                 drain_timeout: settings.drain_timeout,
             };
-            let listening = self.live.listening(local);
+            let listening = (self.live.listening(local), self.live.way_open());
             let stop = stop.clone();
             ways.spawn(async move {
                 direct.run(stop).await;
                 drop(listening);
             });
         }
-        for gateway in &settings.gateways {
-            let connector = Connector {
-                dialler: gateway.clone(),
-                hello: settings.hello.clone(),
-                config: settings.config.clone(),
-                services: settings.services.clone(),
-                live: self.live.clone(),
-                drain_timeout: settings.drain_timeout,
-            };
-            ways.spawn(connector.run(stop.clone()));
+        if !settings.gateways.is_empty() {
+            let fleet = Fleet { settings: settings.clone(), live: self.live.clone() };
+            ways.spawn(fleet.run(stop.clone()));
         }
         Ok(())
     }
@@ -240,6 +243,8 @@ const HARD_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Settings {
     gateways: Vec<Dialler>,
+    /// The way to the gateways that those name; None: they are not followed.
+    followed_by: Option<WayOut>,
     listen: Option<String>,
     hello: Hello,
     config: Config,
@@ -254,8 +259,10 @@ struct Settings {
 struct Live {
     /// One for each call.
     tasks: TaskTracker,
-    /// How many ways in are open.
+    /// How many of the ways in that were set are open.
     open: watch::Sender<usize>,
+    /// Asks every tunnel to move to another connection.
+    moves: watch::Sender<()>,
     meters: Arc<Meters>,
     health: BackendHealth,
     state: Mutex<LiveState>,
@@ -270,8 +277,8 @@ struct LiveState {
 
 impl Live {
     fn new(meters: Meters, health: BackendHealth) -> Self {
-        let (tasks, open) = (TaskTracker::new(), watch::Sender::new(0));
-        Self { tasks, open, meters: Arc::new(meters), health, state: Mutex::default() }
+        let (tasks, open, moves) = (TaskTracker::new(), watch::Sender::new(0), watch::Sender::new(()));
+        Self { tasks, open, moves, meters: Arc::new(meters), health, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, LiveState> {
@@ -280,51 +287,51 @@ impl Live {
 
     /// Counts a tunnel until the guard goes.
     fn tunnel_up(self: &Arc<Self>, tunnel: TunnelHandle) -> Up {
-        let id = {
-            let mut state = self.state();
-            state.tunnels_ever += 1;
-            let id = state.tunnels_ever;
-            state.tunnels.push((id, tunnel));
-            id
-        };
+        let mut state = self.state();
+        state.tunnels_ever += 1;
+        let id = state.tunnels_ever;
+        state.tunnels.push((id, tunnel));
+        drop(state);
         self.meters.tunnel.came();
-        self.open.send_modify(|open| *open += 1);
-        Up { live: self.clone(), way: Way::Tunnel(id) }
+        Up { live: self.clone(), what: What::Tunnel(id) }
     }
 
-    /// Counts the port until the guard goes.
+    /// Says where the port is until the guard goes.
     fn listening(self: &Arc<Self>, address: SocketAddr) -> Up {
         self.state().listening = Some(address);
+        Up { live: self.clone(), what: What::Port }
+    }
+
+    /// Counts a way in that was set until the guard goes.
+    fn way_open(self: &Arc<Self>) -> Up {
         self.open.send_modify(|open| *open += 1);
-        Up { live: self.clone(), way: Way::Port }
+        Up { live: self.clone(), what: What::Way }
     }
 }
 
-/// One open way in.
+/// What is there until this goes.
 #[derive(Debug)]
 struct Up {
     live: Arc<Live>,
-    way: Way,
+    what: What,
 }
 
 #[derive(Debug)]
-enum Way {
+enum What {
     Tunnel(u64),
     Port,
+    Way,
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
-        {
-            let mut state = self.live.state();
-            match self.way {
-                Way::Tunnel(id) => {
-                    state.tunnels.retain(|(other, _)| *other != id);
-                    self.live.meters.tunnel.went();
-                }
-                Way::Port => state.listening = None,
+        match self.what {
+            What::Tunnel(id) => {
+                self.live.state().tunnels.retain(|(other, _)| *other != id);
+                self.live.meters.tunnel.went();
             }
+            What::Port => self.live.state().listening = None,
+            What::Way => self.live.open.send_modify(|open| *open = open.saturating_sub(1)),
         }
-        self.live.open.send_modify(|open| *open = open.saturating_sub(1));
     }
 }

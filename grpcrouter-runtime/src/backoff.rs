@@ -24,6 +24,20 @@ impl Backoff {
         self.step(rand::rng().random_range(0.0..1.0))
     }
 
+    /// No wait before the first try of a row, for what was lost rather than refused; a ceiling's wait before the others.
+    pub(crate) fn at_once(&mut self) -> Duration {
+        if self.tries > 0 {
+            return self.next_wait();
+        }
+        self.tries = 1;
+        Duration::ZERO
+    }
+
+    /// A try succeeded and was of use, but not for long: the row begins small again, with a wait.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { tries: 1, ..Self::new() };
+    }
+
     /// How many tries went before, since the last success.
     pub(crate) fn tries(&self) -> u32 {
         self.tries
@@ -68,6 +82,19 @@ mod tests {
 
         assert_eq!(backoff.step(0.0), Duration::ZERO);
         assert_eq!(backoff.step(0.5), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_was_lost_is_tried_at_once_and_what_is_lost_again_and_again_is_not() {
+        let mut backoff = Backoff::new();
+
+        assert_eq!(backoff.at_once(), Duration::ZERO);
+        assert_eq!((backoff.tries(), backoff.ceiling), (1, FIRST_CEILING));
+        backoff.at_once();
+        assert_eq!((backoff.tries(), backoff.ceiling), (2, FIRST_CEILING * 2));
+        backoff.restart();
+        assert!(backoff.at_once() <= FIRST_CEILING);
+        assert_eq!((backoff.tries(), backoff.ceiling), (2, FIRST_CEILING * 2));
     }
 
     #[test]

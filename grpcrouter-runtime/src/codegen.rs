@@ -17,7 +17,8 @@ pub use self::broadcast::{Broadcast, BroadcastAnswers, BroadcastOptions};
 pub use self::field::{FieldPath, FieldType};
 pub use self::raw::{Keyed, KeyedPath, Prefixed, PrefixedName, RawFuture, raw_call};
 pub use self::spec::{
-    Kind, LoadBalancing, MethodRoutes, MethodSpec, OnMissingKey, Router, Routes, ServiceSpec, Strategy,
+    IdempotencyLevel, Kind, LoadBalancing, MethodRoutes, MethodSpec, OnMissingKey, Router, Routes, ServiceSpec,
+    Strategy,
 };
 pub use self::typed::{ResponseStream, client_streaming, server_streaming, streaming, unary};
 pub use crate::gateway::{Channel, ChannelFuture, Gateway};

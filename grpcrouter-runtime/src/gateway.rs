@@ -22,15 +22,18 @@ mod health;
 mod intake;
 mod learn;
 mod meters;
+mod nobody;
 mod own;
 mod parking;
 mod pass;
 mod peer;
+mod peers;
 mod principal;
 mod reflection;
 mod register;
 mod registration;
 mod registry;
+mod retries;
 mod route;
 mod secrets;
 mod service_routes;
@@ -57,8 +60,11 @@ use self::{
     meters::Meters,
     own::{OwnService, OwnServices},
     pass::Gate,
+    peers::Peers,
     reflection::Reflection,
+    register::Resumable,
     registry::Registry,
+    retries::Retries,
     route::Routes,
     stats::Counts,
     tls::ServerTls,
@@ -73,6 +79,7 @@ pub use self::{
         RegistrationFile, RegistrationFileError, RegistrationPolicy, RegistrationRule, RegistrationToken, TokenRecord,
     },
     registry::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance},
+    retries::RetryBudget,
     service_routes::ServiceRoutes,
     stats::GatewayStats,
     tls::GatewayTls,
@@ -111,9 +118,11 @@ impl Gateway {
 
     /// Accepts clients and instances from `listener` until `shutdown` is done, whatever it gives.
     ///
-    /// Then nothing new is accepted, running calls finish within the drain timeout of the builder, what still runs ends
-    /// with UNAVAILABLE, and every tunnel is closed: also those that came through [`register_service`], for a gateway
-    /// ends as a whole. So for several listeners call it once for each, with one and the same shutdown. When it has
+    /// Then its health is NOT_SERVING, instances are told of the [other gateways](GatewayBuilder::peers), and clients, in
+    /// the way of HTTP/2 that loses no call, to open none here any more. Running calls finish within the drain timeout of
+    /// the builder, also those of an instance that has to dial again meanwhile; who registers anew is sent on. What
+    /// still runs then ends with UNAVAILABLE, and every tunnel is closed: also those that came through
+    /// [`register_service`], for a gateway ends as a whole. So for several listeners call it once for each, with one and the same shutdown. When it has
     /// returned, the gateway may be served again.
     ///
     /// [`register_service`]: Self::register_service
@@ -347,12 +356,16 @@ impl fmt::Debug for Gateway {
 /// What all parts of one gateway share.
 #[derive(Debug)]
 pub(crate) struct GatewayCore {
+    /// The ids of all its tunnels begin with this, so that an instance knows it again under another name.
+    process: [u8; 8],
     pub(crate) routes: Routes,
     pub(crate) registry: Registry,
     pub(crate) counts: Counts,
     /// What windows may have beyond their first size.
     pub(crate) windows: WindowPool,
     pub(crate) meters: Meters,
+    /// How often calls may go to a second instance.
+    pub(crate) retries: Retries,
     arrivals: Arrivals,
     /// Of the gateway's own listener; None: it speaks none.
     tls: Option<Arc<ServerTls>>,
@@ -367,6 +380,9 @@ pub(crate) struct GatewayCore {
     gate: Option<Arc<dyn Gate>>,
     /// Who may register.
     admission: Admission,
+    /// The other gateways.
+    peers: Peers,
+    resumable: Resumable,
     /// Its listeners.
     doors: Doors,
     pub(crate) limits: Limits,

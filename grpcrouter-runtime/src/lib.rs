@@ -52,8 +52,10 @@ pub use backend::{CheckedStep, CheckedTls, CheckedWelcome, GatewayCheck};
 #[cfg(feature = "gateway")]
 pub use codegen::{BroadcastAnswers, BroadcastOptions};
 #[cfg(feature = "gateway")]
-pub use codegen::{FieldPath, FieldType, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
+pub use codegen::{FieldPath, FieldType, IdempotencyLevel, LoadBalancing, MethodRoutes, OnMissingKey, Strategy};
 pub use error::{ConfigError, DialStep, NoSuchService, ServeError, SplitError, UnknownService};
+#[cfg(feature = "gateway")]
+pub use gateway::RetryBudget;
 #[cfg(feature = "callers")]
 pub use gateway::{
     ApiKey, By, Callers, CallersBody, CallersFuture, CallersLayer, CallersService, JwtIssuer, RateLimit, Who,

@@ -8,13 +8,13 @@ mod timeout;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use grpcrouter_protocol::{Headers, Metadata, MetadataBuilder, Start, Text, Trailers};
+use grpcrouter_protocol::{Config, Headers, Metadata, MetadataBuilder, Start, Text, Trailers};
 use http::header::{CONTENT_TYPE, TE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 
-use crate::status::Answer;
+use crate::status::{Answer, Outcome};
 use rules::Kind;
 
 pub(crate) use bin::{decode as decode_bin, encode as encode_bin};
@@ -66,10 +66,31 @@ pub(crate) fn start_from_request(
         read.push(&PRINCIPAL, principal.bytes())?;
     }
     if timeout == Some(Duration::ZERO) {
-        return Err(Answer::deadline());
+        return Err(Answer::deadline(Outcome::NotSent));
     }
     let Headers { content_subtype, encoding, accept_encoding, metadata } = read.finish();
     Ok(RequestHead { start: Start { path, authority, content_subtype, encoding, accept_encoding, metadata }, timeout })
+}
+
+/// Says of a call that goes to one more instance how often it was given to one before, on top of what its client says of
+/// its own tries: `grpc-previous-rpc-attempts`, after gRFC A6. Left out where that would be over the limits.
+pub(crate) fn count_attempt(start: &mut Start, limits: &Config) {
+    let mut metadata = MetadataBuilder::with_capacity(start.metadata.size() + METADATA_GUESS);
+    let mut before = 0_u32;
+    for (key, value) in start.metadata.iter() {
+        if key == PREVIOUS_ATTEMPTS.as_bytes() {
+            before = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).unwrap_or(before);
+        } else {
+            metadata.push(&key, &value);
+        }
+    }
+    metadata.push(PREVIOUS_ATTEMPTS.as_bytes(), before.saturating_add(1).to_string().as_bytes());
+    let metadata = metadata.finish();
+    let Start { path, authority, content_subtype, encoding, accept_encoding, .. } = &*start;
+    let texts = [path, authority, content_subtype, encoding, accept_encoding].map(Text::len).iter().sum::<usize>();
+    if texts + metadata.size() <= limits.max_metadata && metadata.len() <= limits.max_metadata_entries {
+        start.metadata = metadata;
+    }
 }
 
 /// The request as the service shall see it: what the client sent, with the time that is left. Nothing is invented.
@@ -115,7 +136,7 @@ pub(crate) fn shrink_timeout(headers: &mut HeaderMap, passed: Duration) -> Resul
         return Ok(());
     }
     match timeout::parse(timeout.as_bytes())?.checked_sub(passed) {
-        None | Some(Duration::ZERO) => Err(Answer::deadline()),
+        None | Some(Duration::ZERO) => Err(Answer::deadline(Outcome::NotSent)),
         Some(left) => {
             *timeout = timeout::format(left);
             Ok(())
@@ -402,6 +423,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");

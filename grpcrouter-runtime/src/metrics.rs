@@ -167,6 +167,11 @@ const OF_GATEWAY: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Streams of those that want to be an instance, by what came of it.",
     ),
+    (
+        "grpcrouter_retries_total",
+        Unit::Count,
+        "Calls that came back from an instance while another was there, by what came of it.",
+    ),
 ];
 
 const OF_BACKEND: &[(&str, Unit, &str)] =

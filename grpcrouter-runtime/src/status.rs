@@ -16,8 +16,8 @@ pub(crate) struct Answer {
     pub(crate) code: Code,
     pub(crate) message: String,
     pub(crate) reason: Reason,
-    /// Whether the service can have seen the call; set where the client may want to know before it tries again.
-    pub(crate) outcome: Option<Outcome>,
+    /// Whether the service can have seen the call.
+    pub(crate) outcome: Outcome,
     /// What programs are told beside that.
     hint: Option<Hint>,
 }
@@ -135,11 +135,15 @@ impl Answer {
         Self::new(Code::Unimplemented, Reason::UnknownMethod, message).outcome(Outcome::NotSent)
     }
 
-    /// A known service without a live instance. `resting` are connected and take no calls; `last` tells of the one that
-    /// was here last, if any ever was.
-    pub(crate) fn no_instance(service: &str, resting: usize, last: Option<&str>) -> Self {
+    /// A known service without a live instance. `resting` are connected and take no calls, `away` have lost their
+    /// connection; `last` tells of the one that was here last, if any ever was.
+    pub(crate) fn no_instance(service: &str, resting: usize, away: usize, last: Option<&str>) -> Self {
         let service = shown(service);
         let message = match last {
+            _ if away > 0 => format!(
+                "no instance of {service} takes calls now: {away} lost their connection and may come back, {resting} \
+                 connected say that they do not serve, or drain"
+            ),
             _ if resting > 0 => format!(
                 "no instance of {service} takes calls now: {resting} connected, and each says that it does not serve, or \
                  drains"
@@ -205,9 +209,10 @@ impl Answer {
         Self::new(Code::Unimplemented, Reason::MissingMessage, message).outcome(Outcome::NotSent)
     }
 
-    /// The call's time is over.
-    pub(crate) fn deadline() -> Self {
+    /// The call's time is over. `outcome` tells what became of it until then.
+    pub(crate) fn deadline(outcome: Outcome) -> Self {
         Self::new(Code::DeadlineExceeded, Reason::Deadline, "the deadline passed before the call was done".into())
+            .outcome(outcome)
     }
 
     /// The instance went away with the call.
@@ -274,8 +279,8 @@ impl Answer {
     }
 
     /// The call was cancelled; only who cancelled it could see this.
-    pub(crate) fn cancelled() -> Self {
-        Self::new(Code::Cancelled, Reason::Cancelled, "the call was cancelled".into())
+    pub(crate) fn cancelled(outcome: Outcome) -> Self {
+        Self::new(Code::Cancelled, Reason::Cancelled, "the call was cancelled".into()).outcome(outcome)
     }
 
     /// The service's handler panicked.
@@ -354,8 +359,9 @@ impl Answer {
 
 /// The shapes an answer is wanted in.
 impl Answer {
+    /// Of whose outcome nothing is known: nobody shall try again what may have happened.
     fn new(code: Code, reason: Reason, message: String) -> Self {
-        Self { code, message, reason, outcome: None, hint: None }
+        Self { code, message, reason, outcome: Outcome::MaybeExecuted, hint: None }
     }
 
     fn hint(mut self, hint: Hint) -> Self {
@@ -373,7 +379,13 @@ impl Answer {
 
     /// The same answer, telling what became of the call.
     pub(crate) fn outcome(mut self, outcome: Outcome) -> Self {
-        self.outcome = Some(outcome);
+        self.outcome = outcome;
+        self
+    }
+
+    /// The same answer of a call that could go to another instance, if its service had not spent what it may.
+    pub(crate) fn not_again(mut self) -> Self {
+        self.message.push_str("; no other was asked: too many calls of this service came back from instances of late");
         self
     }
 
@@ -399,15 +411,14 @@ impl Answer {
     }
 
     fn status(&self) -> Status {
-        let mut metadata: HashMap<String, String> =
-            self.outcome.iter().map(|outcome| ("outcome".to_owned(), outcome.as_str().to_owned())).collect();
+        let mut metadata = HashMap::from([("outcome".to_owned(), self.outcome.as_str().to_owned())]);
         if let Some(Hint::Challenge(challenge)) = self.hint {
             metadata.insert("www-authenticate".to_owned(), challenge.to_owned());
         }
         let mut details = ErrorDetails::with_error_info(self.reason.as_str(), DOMAIN, metadata);
         if let Some(Hint::RetryAfter(wait)) = self.hint {
             details.set_retry_info(Some(wait));
-        } else if self.outcome == Some(Outcome::NotStarted) || self.reason == Reason::TooManyCalls {
+        } else if self.outcome == Outcome::NotStarted || self.reason == Reason::TooManyCalls {
             details.set_retry_info(Some(RETRY_DELAY));
         }
         Status::with_error_details(self.code, self.message.clone(), details)
@@ -519,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_service_that_never_had_an_instance_says_how_one_would_come() {
-        let answer = Answer::no_instance("shop.Orders", 0, None);
+        let answer = Answer::no_instance("shop.Orders", 0, 0, None);
 
         assert_eq!(answer.code, Code::Unavailable);
         assert!(answer.message.starts_with("no instance of shop.Orders has registered yet; a backend registers by"));
@@ -527,7 +538,7 @@ mod tests {
 
     #[test]
     fn an_answer_over_http_is_trailers_alone() {
-        let response: http::Response<()> = Answer::deadline().into_http();
+        let response: http::Response<()> = Answer::deadline(Outcome::MaybeExecuted).into_http();
 
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers().get("content-type").unwrap(), "application/grpc");

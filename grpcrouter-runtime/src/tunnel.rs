@@ -6,7 +6,7 @@ mod handle;
 mod messages;
 mod sink;
 
-pub(crate) use attachment::{Detached, TunnelBody, attach, why};
+pub(crate) use attachment::{Detached, TunnelBody, attach, keep, why};
 pub(crate) use handle::TunnelHandle;
 pub(crate) use messages::{Messages, MessagesError};
 pub(crate) use sink::{CallEvent, CallSink, Started, TunnelEvents, kept};

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::ArgAction;
+use clap::builder::FalseyValueParser;
 use grpcrouter_runtime::{Agent, Backend, BackendBuilder, Upstream};
 
 use crate::dial::DialArgs;
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// Calls that may be open at once; what is beyond goes to other instances
     #[arg(long, value_name = "N", env = "GRPCROUTER_MAX_CALLS", default_value_t = 1024)]
     max_calls: u32,
+    /// Go to the gateways of --gateway alone, and not to those too that they name as their peers
+    #[arg(long, env = "GRPCROUTER_NO_FOLLOW_GATEWAYS", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    no_follow_gateways: bool,
     /// How long calls may go on after a signal, such as 30s
     #[arg(long, value_name = "TIME", env = "GRPCROUTER_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
@@ -79,6 +84,7 @@ impl Args {
         let mut builder = Backend::builder()
             .weight(self.weight)
             .max_calls(self.max_calls)
+            .follow_gateways(!self.no_follow_gateways)
             .drain_timeout(self.drain_timeout)
             .software_version(self.software_version.as_deref().unwrap_or_default());
         builder = self.routing_key.iter().fold(builder, BackendBuilder::routing_key);

@@ -59,6 +59,15 @@ pub(crate) struct Args {
     /// How long running calls may go on when the gateway is told to stop; 30s if not given
     #[arg(long, value_name = "TIME", env = "GRPCROUTER_DRAIN_TIMEOUT", value_parser = values::duration)]
     drain_timeout: Option<Duration>,
+    /// Where backends reach this gateway, https://HOST or http://HOST:PORT: its name in the lists of the others
+    #[arg(long, value_name = "URI", env = "GRPCROUTER_ADVERTISE")]
+    advertise: Option<String>,
+    /// Another gateway that backends are to register at too, as it is advertised; may be given several times
+    #[arg(long, value_name = "URI", env = "GRPCROUTER_PEER", value_delimiter = ',')]
+    peer: Vec<String>,
+    /// The same for a gateway at each address that DNS has for this name, looked up every 30 s: http://NAME:PORT
+    #[arg(long, value_name = "URI", env = "GRPCROUTER_PEERS_DNS", conflicts_with = "peer")]
+    peers_dns: Option<String>,
     /// Listen where others than this machine reach it, though it has no TLS or does not ask who registers
     #[arg(long, env = "GRPCROUTER_INSECURE", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     insecure: bool,
@@ -100,6 +109,11 @@ fn settings(args: Args) -> anyhow::Result<Config> {
     config.metrics_listen = args.metrics_listen.or(config.metrics_listen);
     config.insecure = args.insecure.then_some(true).or(config.insecure);
     config.drain_timeout = args.drain_timeout.map(Span).or(config.drain_timeout);
+    config.advertise = args.advertise.or(config.advertise);
+    if !args.peer.is_empty() || args.peers_dns.is_some() {
+        // Either takes the place of both.
+        (config.peers, config.peers_dns) = (args.peer, args.peers_dns);
+    }
     if let (Some(cert), Some(key)) = (args.tls_cert, args.tls_key) {
         config.tls = Some(Tls { cert, key, client_ca: None, require_client_certificate: false, reload_every: None });
     }

@@ -66,6 +66,15 @@ pub(crate) struct Method {
     pub(crate) own: Option<Settings>,
     /// What FIELD_BASED reads.
     pub(crate) field: Option<Field>,
+    pub(crate) idempotency: Idempotency,
+}
+
+/// Whether a method may be executed twice; protobuf's own option `idempotency_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idempotency {
+    Unknown,
+    NoSideEffects,
+    Idempotent,
 }
 
 /// A field of a request that holds its routing key, as the gateway finds it: by numbers.
@@ -279,11 +288,13 @@ fn check_method(
         key::check(&effective, place, faults);
     }
     let field = key::find_field(&effective, method, place, faults);
+    let mut answers = None;
     match own.as_mut().and_then(|own| own.service.as_mut()) {
         Some(name) => {
             if let Some(target) = target::find(pool, service, Some(name), place, faults) {
                 target::check_method(&target, method, place, faults);
                 *name = target.full_name().to_owned();
+                answers = Some(target);
             }
         }
         None => {
@@ -292,6 +303,7 @@ fn check_method(
             }
         }
     }
+    let answers = answers.as_ref().or(base.target);
 
     let package = service.package_name();
     Method {
@@ -307,6 +319,7 @@ fn check_method(
         output: resolver.rust_type(package, method.output().full_name()),
         own,
         field,
+        idempotency: target::idempotency(method, answers),
     }
 }
 

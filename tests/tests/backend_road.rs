@@ -189,10 +189,11 @@ async fn a_gateway_that_is_killed_ends_the_handlers_and_finds_the_backend_again(
     served.abort();
     assert!(served.await.unwrap_err().is_cancelled());
 
-    backend.probe.saw("method1 dropped", 1).await;
     // No word came: tonic's client makes up a status of its own.
     assert!(timeout(PATIENCE, call).await.unwrap().unwrap().is_err());
+    // The next one says that it knows nothing of those calls.
     let gateway = TestGateway::start_on(&address.to_string()).await;
+    backend.probe.saw("method1 dropped", 1).await;
     gateway.instances(1).await;
     let mut client = gateway.client().await;
     let answer = client.method1(Method1Request { text: "back".to_owned() }).await.unwrap().into_inner();

@@ -2,6 +2,8 @@
 //! is lost says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::time::Duration;
+
 use grpcrouter_tests::{
     by_hand::ByHand,
     probe::say,
@@ -76,7 +78,7 @@ async fn a_call_by_key_that_its_instance_refuses_goes_to_no_other_and_says_that_
 
 #[tokio::test]
 async fn a_lost_instance_ends_its_calls_with_unavailable_and_says_that_they_may_have_been_executed() {
-    let gateway = TestGateway::start().await;
+    let gateway = TestGateway::start_with(|builder| builder.resume_window(Duration::ZERO)).await;
     let mut instance = ByHand::register(gateway.address, "lost").await.unwrap();
     gateway.instances(1).await;
     let client = gateway.client().await;

@@ -41,7 +41,11 @@ impl Guarded {
         fs::write(&file, "# nobody yet\n").unwrap();
         let policy = RegistrationPolicy::file(&file);
         let gateway =
-            TestGateway::start_with(|builder| builder.registration(policy).drain_timeout(Duration::ZERO)).await;
+            // Who loses its connection is gone.
+            TestGateway::start_with(|builder| {
+                builder.registration(policy).drain_timeout(Duration::ZERO).resume_window(Duration::ZERO)
+            })
+            .await;
         Self { gateway, file, _folder: folder }
     }
 

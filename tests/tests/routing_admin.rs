@@ -1,7 +1,7 @@
 //! grpcrouter.Admin over real sockets: who is here, who comes, changes and goes; and only where the owner listens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use grpcrouter_protocol::{Health, Time, Update};
 use grpcrouter_runtime::{Gateway, ServeError};
@@ -28,7 +28,8 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
-        let gateway = TestGateway::start().await;
+        // Who loses its connection is gone.
+        let gateway = TestGateway::start_with(|builder| builder.resume_window(Duration::ZERO)).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

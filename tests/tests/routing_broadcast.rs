@@ -23,7 +23,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 
 async fn fleet(ids: &[&str]) -> (TestGateway, MyServiceRouter, Vec<TestBackend>) {
-    let gateway = TestGateway::start().await;
+    // Who loses its connection is gone.
+    let gateway = TestGateway::start_with(|builder| builder.resume_window(Duration::ZERO)).await;
     let router = MyServiceRouter::new(&gateway.gateway);
     let mut backends = Vec::new();
     for id in ids {

@@ -134,7 +134,8 @@ fn compiled(protos: &[(&str, &str)]) -> Bytes {
 /// A gateway for `myservice.MyService` that was built without knowing its proto file.
 fn unknowing() -> GatewayBuilder {
     let routes = ServiceRoutes::new("myservice.MyService").routing_key("instanceid").unary("Method1");
-    Gateway::builder().add_service(routes)
+    // Who loses its connection is gone.
+    Gateway::builder().add_service(routes).resume_window(Duration::ZERO)
 }
 
 /// `myservice.MyService` with one method, in a file of this name; `more` is in its request.

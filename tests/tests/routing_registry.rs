@@ -28,7 +28,8 @@ fn balanced(balancing: LoadBalancing) -> GatewayBuilder {
         .unary("Method1")
         .server_streaming("Method2")
         .method_routes("Method2", MethodRoutes::new().load_balancing(LoadBalancing::RoundRobin));
-    Gateway::builder().add_service(routes)
+    // Who loses its connection here is gone.
+    Gateway::builder().add_service(routes).resume_window(Duration::ZERO)
 }
 
 /// A gateway that balances like this, with backends of these ids and weights, and a client.

@@ -41,7 +41,7 @@ impl BatchWriter<'_> {
             Side::Instance => 8,
         };
         let is_added = self.state(number, &wire::Drain { gateways: gateways.to_vec() });
-        self.number_if(is_added)
+        if mutant!(DrainNotNumbered) { is_added } else { self.number_if(is_added) }
     }
 
     /// Adds a PeersChanged.

@@ -13,7 +13,7 @@ use crate::error::ProtocolError;
 use crate::frame::{
     Accepted, Close, Heartbeat, Hello, Limits, RejectReason, Rejected, Resume, Resumed, ServiceOffer, Welcome,
 };
-use crate::id::{Incarnation, InstanceId, Seq, Side, TunnelId, check_name};
+use crate::id::{Epoch, Incarnation, InstanceId, Seq, Side, TunnelId, check_name};
 use crate::wire::{self, gateway_frame, instance_frame, rejected::Reason, welcome::Answer};
 
 pub(crate) fn encode_hello(hello: &Hello) -> Bytes {
@@ -147,7 +147,7 @@ fn to_resume(resume: &Resume) -> wire::Resume {
     wire::Resume {
         tunnel_id: Bytes::copy_from_slice(&resume.tunnel_id.0),
         token: resume.token.clone(),
-        epoch: resume.epoch,
+        epoch: resume.epoch.get(),
         rx_next: resume.rx_next.get(),
         tx_first: resume.tx_first.get(),
         tx_next: resume.tx_next.get(),
@@ -159,7 +159,7 @@ fn from_resume(resume: wire::Resume) -> Result<Resume, ProtocolError> {
     Ok(Resume {
         tunnel_id: TunnelId(sixteen("tunnel_id", &resume.tunnel_id)?),
         token: resume.token,
-        epoch: resume.epoch,
+        epoch: Epoch::new(resume.epoch),
         rx_next: Seq::new(resume.rx_next),
         tx_first: Seq::new(resume.tx_first),
         tx_next: Seq::new(resume.tx_next),
@@ -170,7 +170,7 @@ fn to_welcome(welcome: &Welcome) -> wire::Welcome {
     let answer = match welcome {
         Welcome::Accepted(accepted) => Answer::Accepted(to_accepted(accepted)),
         Welcome::Resumed(Resumed { epoch, rx_next, new_token }) => {
-            Answer::Resumed(wire::Resumed { epoch: *epoch, rx_next: rx_next.get(), new_token: new_token.clone() })
+            Answer::Resumed(wire::Resumed { epoch: epoch.get(), rx_next: rx_next.get(), new_token: new_token.clone() })
         }
         Welcome::Rejected(rejected) => Answer::Rejected(to_rejected(rejected)),
     };
@@ -182,7 +182,7 @@ fn from_welcome(welcome: wire::Welcome) -> Result<Welcome, ProtocolError> {
         Some(Answer::Accepted(accepted)) => from_accepted(accepted).map(Welcome::Accepted),
         Some(Answer::Resumed(wire::Resumed { epoch, rx_next, new_token })) => {
             at_most("the length of a token", new_token.len(), MAX_NAME)?;
-            Ok(Welcome::Resumed(Resumed { epoch, rx_next: Seq::new(rx_next), new_token }))
+            Ok(Welcome::Resumed(Resumed { epoch: Epoch::new(epoch), rx_next: Seq::new(rx_next), new_token }))
         }
         Some(Answer::Rejected(rejected)) => from_rejected(rejected).map(Welcome::Rejected),
         None => Err(wrong("a Welcome of no known kind")),

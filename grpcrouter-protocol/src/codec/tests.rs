@@ -10,7 +10,7 @@ use prost::Message;
 use super::*;
 use crate::frame::{CancelReason, Headers, Metadata, Start, Text, Trailers};
 use crate::handshake::{decode_hello, decode_welcome, encode_hello, encode_welcome};
-use crate::id::{CallId, MaxData, Seq};
+use crate::id::{CallId, Epoch, MaxData, Seq};
 use crate::wire::{self, gateway_frame, instance_frame};
 
 const PREFIX: usize = 5;
@@ -463,7 +463,7 @@ mod handshakes {
             resume: Some(Resume {
                 tunnel_id: TunnelId([1; 16]),
                 token: Bytes::from_static(b"secret"),
-                epoch: 2,
+                epoch: Epoch::new(2),
                 rx_next: Seq::new(3),
                 tx_first: Seq::new(4),
                 tx_next: Seq::new(5),
@@ -507,7 +507,7 @@ mod handshakes {
             gateways: vec!["http://b".into()],
             versions: Some(1..=1),
         };
-        let resumed = Resumed { epoch: 2, rx_next: Seq::new(9), new_token: Bytes::from_static(b"secret") };
+        let resumed = Resumed { epoch: Epoch::new(2), rx_next: Seq::new(9), new_token: Bytes::from_static(b"secret") };
         for welcome in [Welcome::Accepted(accepted()), Welcome::Resumed(resumed), Welcome::Rejected(rejected)] {
             assert_eq!(decode_welcome(encode_welcome(&welcome).slice(PREFIX..)), Ok(welcome));
         }
@@ -551,7 +551,7 @@ mod handshakes {
 
     #[test]
     fn tokens_do_not_show_in_debug_output() {
-        let resumed = Resumed { epoch: 2, rx_next: Seq::new(9), new_token: Bytes::from_static(b"secret") };
+        let resumed = Resumed { epoch: Epoch::new(2), rx_next: Seq::new(9), new_token: Bytes::from_static(b"secret") };
         let shown = format!("{:?} {:?} {:?}", hello(), accepted(), resumed);
         assert!(!shown.contains("secret"), "{shown}");
     }

@@ -62,7 +62,7 @@ impl Tunnel {
 
     /// Ends every call whose deadline has passed.
     pub(super) fn end_expired(&mut self, now: Time) {
-        loop {
+        while self.is_attached() || !mutant!(DeadlinesSleep) {
             let calls = &self.calls;
             let Some(id) = self.deadlines.pop(now, |call, at| has_deadline(calls, call, at)) else { return };
             let is_told = match self.side {
@@ -152,7 +152,9 @@ impl Tunnel {
         };
         let Some(call) = self.remove(id) else { return Ok(()) };
         let mut data = Chunks::default();
-        data.push(sent.data);
+        if !mutant!(ComesBackInPart) {
+            data.push(sent.data);
+        }
         data.push(call.send.queue.join());
         // Whether its half-close was sent or queued, the app has said it.
         let half_close = call.send.phase == Phase::Done;
@@ -205,8 +207,11 @@ impl Tunnel {
                 // Its handler has heard of an end, or has given its trailers: it is gone and waits for nothing.
                 continue;
             }
-            let outcome =
-                if call.is_unsent() { Outcome::NotSent(Box::new(unsent(call))) } else { Outcome::MaybeExecuted };
+            let outcome = if call.is_unsent() && !mutant!(UnsentIsInDoubt) {
+                Outcome::NotSent(Box::new(unsent(call)))
+            } else {
+                Outcome::MaybeExecuted
+            };
             self.events.push_back(Event::Ended { call: id, reason: EndReason::Lost(outcome) });
         }
     }

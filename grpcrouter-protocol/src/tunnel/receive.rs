@@ -22,6 +22,7 @@ impl Tunnel {
             return Ok(());
         }
         self.pulse.heard(self.calls.len(), now);
+        self.attachment.heard();
         let len = message.len();
         within("a batch", len, self.config.max_batch)?;
         let batch = Batch::read(message)?;
@@ -106,8 +107,10 @@ impl Tunnel {
         if let Some(timeout) = timeout
             && !call.is_abandoned
         {
-            call.deadline = Some(now + timeout);
-            self.set_deadline(id, now + timeout);
+            // What was said took its time to come, so every deadline that is heard is at most too late.
+            let at = call.deadline.map_or(now + timeout, |known| known.min(now + timeout));
+            call.deadline = Some(at);
+            self.set_deadline(id, at);
         }
         if let Some(limit) = max_data {
             self.take_max_data(id, limit);

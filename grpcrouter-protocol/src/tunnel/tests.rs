@@ -15,6 +15,7 @@ use crate::wire::{self, gateway_frame, instance_frame};
 mod calls;
 mod ends;
 mod peer;
+mod streams;
 
 const T0: Time = Time::from_nanos(0);
 const PREFIX: usize = 5;
@@ -47,16 +48,18 @@ impl Pair {
 
     /// Carries what the gateway has to say; gives back the events that it makes at the instance.
     fn down(&mut self, now: Time) -> Vec<Event> {
-        while let Some(message) = self.gateway.poll_transmit(now) {
-            self.instance.handle_batch(message.slice(PREFIX..), now).unwrap();
+        let at = self.gateway.epoch();
+        while let Some(message) = self.gateway.poll_transmit(at, now) {
+            self.instance.handle_batch(at, message.slice(PREFIX..), now).unwrap();
         }
         events(&mut self.instance)
     }
 
     /// Carries what the instance has to say; gives back the events that it makes at the gateway.
     fn up(&mut self, now: Time) -> Vec<Event> {
-        while let Some(message) = self.instance.poll_transmit(now) {
-            self.gateway.handle_batch(message.slice(PREFIX..), now).unwrap();
+        let at = self.instance.epoch();
+        while let Some(message) = self.instance.poll_transmit(at, now) {
+            self.gateway.handle_batch(at, message.slice(PREFIX..), now).unwrap();
         }
         events(&mut self.gateway)
     }

@@ -25,9 +25,14 @@ impl Tunnel {
             self.state = State::Closed;
             return Some(batch.finish(Seq::STATE, self.inbox.taken()));
         }
+        if (self.schedule.is_empty() || !mutant!(NewBeforeReplay))
+            && let Some(message) = self.outbox.replay()
+        {
+            return Some(message);
+        }
         let mut buffer = self.take_buffer();
         let mut batch = BatchWriter::new(&mut buffer, self.config.max_batch - MAX_CALLS_FRAME);
-        self.control.write(&mut batch, self.side, &mut self.calls);
+        self.control.write(&mut batch, self.side, &mut self.calls, now);
         if self.control.is_empty() && self.outbox.has_room() {
             self.write_turns(&mut batch, now);
         }
@@ -91,7 +96,7 @@ impl Tunnel {
     /// The newest limit rides on whatever goes out; it is written last, since answers written before it raise it.
     fn write_max_calls(&mut self, batch: &mut BatchWriter<'_>) {
         let limit = self.ended.saturating_add(self.config.max_open_calls.into());
-        if limit > self.max_calls {
+        if limit > self.max_calls || std::mem::take(&mut self.says_max_calls) {
             self.max_calls = limit;
             batch.max_calls(limit);
         }
@@ -99,7 +104,7 @@ impl Tunnel {
 
     /// The ack to send. No ack while a refusal waits: the gateway reads the refused call back from unacked batches.
     fn ack(&mut self) -> Seq {
-        if !self.control.has_refusals() {
+        if !self.control.has_refusals() || mutant!(AcksBeforeRefusals) {
             self.inbox.ack();
         }
         self.inbox.acked()
@@ -137,6 +142,7 @@ impl Part {
 
         let is_all = data_len == queue.len();
         let has_end = match end {
+            Some(End::HalfClose) if mutant!(HalfCloseFirst) => true,
             Some(end) if is_all => end_len(end) <= room || is_first && head.is_none() && data_len == 0,
             _ => false,
         };

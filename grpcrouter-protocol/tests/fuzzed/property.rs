@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use grpcrouter_protocol::{
-    Bytes, CallId, CancelReason, Config, Event, Headers, Metadata, OpenCall, PART_OVERHEAD, ResponsePart, Side, Start,
-    Time, Trailers, Tunnel, charge, decode_hello, decode_welcome, encode_hello, encode_welcome,
+    Bytes, CallId, CancelReason, Config, Epoch, Event, Headers, Metadata, OpenCall, PART_OVERHEAD, ResponsePart, Side,
+    Start, Time, Trailers, Tunnel, charge, decode_hello, decode_welcome, encode_hello, encode_welcome,
 };
 
 /// Any bytes as a message of the wire, at each place where one is read.
@@ -24,7 +24,7 @@ pub(crate) fn any_message(input: &[u8]) {
         pair.open(&mut Steps(&[1, 0, 0, 9]));
         pair.carry();
         let now = pair.now;
-        let _ = pair.end(side).handle_batch(message.clone(), now);
+        let _ = pair.end(side).handle_batch(Epoch::FIRST, message.clone(), now);
         pair.check();
     }
 }
@@ -175,18 +175,18 @@ impl Pair {
     /// Everything that can be carried is.
     fn carry(&mut self) {
         for _ in 0..3 {
-            while let Some(message) = self.gateway.poll_transmit(self.now) {
+            while let Some(message) = self.gateway.poll_transmit(Epoch::FIRST, self.now) {
                 self.down.push(message);
             }
-            while let Some(message) = self.instance.poll_transmit(self.now) {
+            while let Some(message) = self.instance.poll_transmit(Epoch::FIRST, self.now) {
                 self.up.push(message);
             }
             for message in std::mem::take(&mut self.down) {
-                let taken = self.instance.handle_batch(message.slice(PREFIX..), self.now);
+                let taken = self.instance.handle_batch(Epoch::FIRST, message.slice(PREFIX..), self.now);
                 assert!(taken.is_ok() || self.is_broken, "{taken:?}");
             }
             for message in std::mem::take(&mut self.up) {
-                let taken = self.gateway.handle_batch(message.slice(PREFIX..), self.now);
+                let taken = self.gateway.handle_batch(Epoch::FIRST, message.slice(PREFIX..), self.now);
                 assert!(taken.is_ok() || self.is_broken, "{taken:?}");
             }
             self.hear();
@@ -196,7 +196,8 @@ impl Pair {
     /// Some bytes of the next batches are others.
     fn change(&mut self, steps: &mut Steps<'_>) {
         self.is_broken = true;
-        let batches = [self.gateway.poll_transmit(self.now), self.instance.poll_transmit(self.now)];
+        let batches =
+            [self.gateway.poll_transmit(Epoch::FIRST, self.now), self.instance.poll_transmit(Epoch::FIRST, self.now)];
         for (batch, way) in batches.into_iter().zip([&mut self.down, &mut self.up]) {
             let Some(batch) = batch else { continue };
             let mut batch = batch.to_vec();

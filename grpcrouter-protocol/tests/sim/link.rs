@@ -1,4 +1,4 @@
-//! One direction of a stream: bytes arrive late, in chunks of any size, in order and complete.
+//! One direction of a connection: bytes arrive late, in chunks of any size, in order and complete, until it dies.
 //! The receiving shell cuts whole gRPC messages out of them by their five-byte prefix.
 
 use std::collections::VecDeque;
@@ -18,6 +18,8 @@ pub(crate) struct Link {
     bytes: usize,
     last: Time,
     arrived: BytesMut,
+    /// What is written from now on goes nowhere.
+    is_dead: bool,
 }
 
 impl Link {
@@ -29,6 +31,7 @@ impl Link {
             bytes: 0,
             last: Time::default(),
             arrived: BytesMut::new(),
+            is_dead: false,
         }
     }
 
@@ -40,7 +43,43 @@ impl Link {
         self.bytes == 0
     }
 
+    pub(crate) fn is_dead(&self) -> bool {
+        self.is_dead
+    }
+
+    /// True if nothing comes any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.is_dead && self.bytes == 0
+    }
+
+    /// Nothing more can be written.
+    pub(crate) fn close(&mut self) {
+        self.is_dead = true;
+    }
+
+    /// It breaks at some byte of those on their way: what is before it still arrives.
+    pub(crate) fn cut(&mut self, random: &mut Random) {
+        self.is_dead = true;
+        let mut left = random.size(0, self.bytes);
+        self.bytes = left;
+        self.on_the_way.retain_mut(|(_, chunk)| {
+            chunk.truncate(left);
+            left -= chunk.len();
+            !chunk.is_empty()
+        });
+    }
+
+    /// The reader is gone.
+    pub(crate) fn drop_unread(&mut self) {
+        self.on_the_way.clear();
+        self.bytes = 0;
+        self.arrived.clear();
+    }
+
     pub(crate) fn write(&mut self, mut message: Bytes, random: &mut Random, now: Time) {
+        if self.is_dead {
+            return;
+        }
         self.bytes += message.len();
         while !message.is_empty() {
             let chunk = message.split_to(random.size(1, message.len()));
@@ -49,6 +88,16 @@ impl Link {
             self.last = self.last.max(now + Duration::from_nanos(delay));
             self.on_the_way.push_back((self.last, chunk));
         }
+    }
+
+    /// All that is on its way, in order.
+    pub(crate) fn in_flight(&self) -> Vec<u8> {
+        self.on_the_way.iter().flat_map(|(_, chunk)| chunk).chain(&self.arrived).copied().collect()
+    }
+
+    /// When the next bytes arrive.
+    pub(crate) fn next_at(&self) -> Option<Time> {
+        self.on_the_way.front().map(|(at, _)| *at)
     }
 
     /// The next whole message that has arrived, without its prefix.

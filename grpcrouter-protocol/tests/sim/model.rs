@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{CallId, Config, PART_OVERHEAD};
+use grpcrouter_protocol::{CallId, Config, OpenCall, PART_OVERHEAD, Time};
 
 use super::random::Random;
 
@@ -61,6 +61,8 @@ pub(crate) enum End {
     Deadline,
     Refused,
     Lost,
+    /// Its process is gone.
+    Killed,
 }
 
 /// One side's view of one call.
@@ -90,9 +92,42 @@ impl Side {
 pub(crate) struct Call {
     pub(crate) index: usize,
     pub(crate) plan: Plan,
-    pub(crate) id: Option<CallId>,
+    /// The tunnel that it was opened in last, and its name there.
+    pub(crate) at: Option<(usize, CallId)>,
+    /// When it was opened there.
+    pub(crate) opened: Time,
+    /// When its client gives up, once it was opened anywhere.
+    pub(crate) deadline: Option<Time>,
+    /// Something was written since it was opened.
+    pub(crate) may_be_sent: bool,
+    /// It came back whole and is to be opened elsewhere.
+    pub(crate) back: Option<OpenCall>,
     pub(crate) gateway: Side,
     pub(crate) instance: Side,
+    /// The instance knows the deadline this well: it runs its handler no longer than this.
+    pub(crate) bound: Option<Time>,
+}
+
+impl Call {
+    pub(crate) fn new(index: usize, plan: Plan) -> Self {
+        Self {
+            index,
+            plan,
+            at: None,
+            opened: Time::default(),
+            deadline: None,
+            may_be_sent: false,
+            back: None,
+            gateway: Side::default(),
+            instance: Side::default(),
+            bound: None,
+        }
+    }
+
+    /// The life of the tunnel that it is in.
+    pub(crate) fn life(&self) -> Option<usize> {
+        self.at.map(|(life, _)| life)
+    }
 }
 
 /// Which way bytes go.
@@ -176,6 +211,11 @@ pub(crate) fn config(random: &mut Random, shape: Shape) -> Config {
         max_open_calls: most_calls as u32,
         replay_limit: 2 * (max_batch + 64) + random.small_size(10_000),
         ack_bytes: random.size(1, 3_000),
+        resume_window: match random.between(0, 11) {
+            0 => Duration::ZERO,
+            1..=3 => Duration::from_millis(random.between(1, 500)),
+            _ => Duration::from_secs(15),
+        },
         ..Config::default()
     }
     .checked()
@@ -192,7 +232,10 @@ pub(crate) struct Seen {
     pub(crate) deadlines: u64,
     pub(crate) refused: u64,
     pub(crate) lost: u64,
+    pub(crate) killed: u64,
     pub(crate) not_sent: u64,
+    pub(crate) opened_elsewhere: u64,
+    pub(crate) detached: u64,
     pub(crate) writable: u64,
     pub(crate) no_more_calls: u64,
     pub(crate) replay_full: u64,
@@ -200,6 +243,25 @@ pub(crate) struct Seen {
     pub(crate) round_trips: u64,
     pub(crate) grown: u64,
     pub(crate) credit_looks: u64,
+    pub(crate) lives: u64,
+    pub(crate) dials: u64,
+    pub(crate) resumes: u64,
+    pub(crate) moves: u64,
+    pub(crate) thaws: u64,
+    pub(crate) given_up: u64,
+    pub(crate) unknown: u64,
+    pub(crate) cuts: u64,
+    pub(crate) silences: u64,
+    pub(crate) silent: u64,
+    pub(crate) expired: u64,
+    pub(crate) restarts: u64,
+    pub(crate) closes: u64,
+    pub(crate) displaced: u64,
+    pub(crate) thieves: u64,
+    pub(crate) impossible: u64,
+    pub(crate) nonsense: u64,
+    pub(crate) lies: u64,
+    pub(crate) deadline_looks: u64,
     pub(crate) bytes: u64,
     pub(crate) trace: u64,
 }
@@ -213,11 +275,12 @@ impl Seen {
             End::Deadline => &mut self.deadlines,
             End::Refused => &mut self.refused,
             End::Lost => &mut self.lost,
+            End::Killed => &mut self.killed,
         };
         *count += 1;
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 38] {
         [
             ("calls", &mut self.calls),
             ("answered", &mut self.answered),
@@ -226,14 +289,36 @@ impl Seen {
             ("deadlines", &mut self.deadlines),
             ("refused", &mut self.refused),
             ("lost", &mut self.lost),
+            ("killed", &mut self.killed),
             ("not sent", &mut self.not_sent),
+            ("opened elsewhere", &mut self.opened_elsewhere),
+            ("detached", &mut self.detached),
             ("writable", &mut self.writable),
             ("no more calls", &mut self.no_more_calls),
             ("replay full", &mut self.replay_full),
             ("late frames", &mut self.late_frames),
             ("round trips", &mut self.round_trips),
-            ("steps with grown windows", &mut self.grown),
-            ("looks at credit", &mut self.credit_looks),
+            ("grown", &mut self.grown),
+            ("credit looks", &mut self.credit_looks),
+            ("lives", &mut self.lives),
+            ("dials", &mut self.dials),
+            ("resumes", &mut self.resumes),
+            ("moves", &mut self.moves),
+            ("thaws", &mut self.thaws),
+            ("given up", &mut self.given_up),
+            ("unknown", &mut self.unknown),
+            ("cuts", &mut self.cuts),
+            ("silences", &mut self.silences),
+            ("silent", &mut self.silent),
+            ("expired", &mut self.expired),
+            ("restarts", &mut self.restarts),
+            ("closes", &mut self.closes),
+            ("displaced", &mut self.displaced),
+            ("thieves", &mut self.thieves),
+            ("impossible", &mut self.impossible),
+            ("nonsense", &mut self.nonsense),
+            ("lies", &mut self.lies),
+            ("deadline looks", &mut self.deadline_looks),
             ("bytes", &mut self.bytes),
         ]
     }

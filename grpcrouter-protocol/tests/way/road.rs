@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use grpcrouter_protocol::{
-    Bytes, CallId, Config, Event, Headers, OpenCall, ResponsePart, Start, Time, Trailers, Tunnel, WindowLease,
+    Bytes, CallId, Config, Epoch, Event, Headers, OpenCall, ResponsePart, Start, Time, Trailers, Tunnel, WindowLease,
     WindowPool, charge,
 };
 
@@ -268,11 +268,11 @@ impl Road {
         }
         while let Some(message) = self.down.read(self.now) {
             self.batches_in += 1;
-            self.instance.handle_batch(message, self.now).unwrap();
+            self.instance.handle_batch(Epoch::FIRST, message, self.now).unwrap();
             self.hear_at_instance();
         }
         while let Some(message) = self.up.read(self.now) {
-            self.gateway.handle_batch(message, self.now).unwrap();
+            self.gateway.handle_batch(Epoch::FIRST, message, self.now).unwrap();
             self.hear_at_gateway();
         }
         self.take();
@@ -284,7 +284,7 @@ impl Road {
 
     fn write(&mut self) {
         while self.down.may_write(self.now)
-            && let Some(message) = self.gateway.poll_transmit(self.now)
+            && let Some(message) = self.gateway.poll_transmit(Epoch::FIRST, self.now)
         {
             self.batches_out += 1;
             self.down.write(message, self.now);
@@ -292,7 +292,7 @@ impl Road {
             self.give();
         }
         while self.up.may_write(self.now)
-            && let Some(message) = self.instance.poll_transmit(self.now)
+            && let Some(message) = self.instance.poll_transmit(Epoch::FIRST, self.now)
         {
             self.up.write(message, self.now);
             self.hear_at_instance();

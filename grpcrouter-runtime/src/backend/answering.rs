@@ -73,7 +73,9 @@ impl<O: Outlet> Future for Answering<O> {
             this.work = Work::Done;
             match over {
                 Over::Gone => this.reply.over = true,
-                Over::Deadline => this.reply.end(ResponsePart::default(), Answer::deadline().trailers()),
+                Over::Deadline => {
+                    this.reply.end(ResponsePart::default(), Answer::deadline(Outcome::MaybeExecuted).trailers())
+                }
                 Over::Stopped => this.reply.end(ResponsePart::default(), stopped().trailers()),
             }
         }

@@ -31,6 +31,7 @@ use crate::error::ConfigError;
 pub struct BackendBuilder {
     gateways: Vec<String>,
     way_out: WayOut,
+    follows: bool,
     listen: Option<String>,
     instance_id: Option<String>,
     services: Services,
@@ -54,6 +55,7 @@ impl BackendBuilder {
         Self {
             gateways: Vec::new(),
             way_out: WayOut::default(),
+            follows: true,
             listen: None,
             instance_id: None,
             services: Services::default(),
@@ -79,6 +81,18 @@ impl BackendBuilder {
     /// [`ca_file`](Self::ca_file) names.
     pub fn gateway(mut self, uri: impl Into<String>) -> Self {
         self.gateways.push(uri.into());
+        self
+    }
+
+    /// Whether to go to the gateways too that a gateway names as its peers. Default: yes, so that an instance that was told
+    /// of one gateway takes the calls of all, and none of its calls is missed when one of them stops.
+    ///
+    /// There is one tunnel to each, up to five, and those that were set are always among them. A gateway that nobody names
+    /// any more is left when the calls from there have finished, at the latest after `drain_timeout`. All are dialled as
+    /// those that were set: with the same token, CA files, certificate and proxy. Whom a gateway over TLS names is dialled
+    /// over TLS alone. No: where a firewall lets this process out to certain gateways only.
+    pub fn follow_gateways(mut self, follow: bool) -> Self {
+        self.follows = follow;
         self
     }
 
@@ -324,6 +338,7 @@ impl BackendBuilder {
         let meters = Meters::new(hello.instance_id.clone(), services.clone());
         let settings = Settings {
             gateways,
+            followed_by: self.follows.then_some(self.way_out),
             listen: self.listen,
             hello,
             config,
@@ -376,8 +391,16 @@ impl BackendBuilder {
         Ok(found)
     }
 
+    /// The ways to the gateways; one that was given twice is one.
     fn diallers(&self) -> Result<Vec<Dialler>, ConfigError> {
-        self.gateways.iter().map(|uri| self.way_out.to(uri, |name| std::env::var(name).ok())).collect()
+        let mut diallers: Vec<Dialler> = Vec::with_capacity(self.gateways.len());
+        for uri in &self.gateways {
+            let dialler = self.way_out.to(uri, |name| std::env::var(name).ok())?;
+            if diallers.iter().all(|other| other.gateway.origin() != dialler.gateway.origin()) {
+                diallers.push(dialler);
+            }
+        }
+        Ok(diallers)
     }
 }
 

@@ -12,7 +12,7 @@ use rand::Rng as _;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connector::driven;
-use super::dial::{Dialled, Dialler, Greeted, Trail};
+use super::dial::{Dialled, Dialler, Greeted, Trail, Welcomed};
 use crate::error::{ConnectError, DialStep, Whom};
 
 /// What [`BackendBuilder::check`](super::BackendBuilder::check) found on the way to one gateway.
@@ -180,12 +180,13 @@ async fn walk(
         never = moving.as_mut() => match never {},
         () = sleep_until(due) => return Err(trail.late()),
     };
-    let Greeted { accepted, mut outgoing, mut incoming, requests: _requests } = match greeted {
+    let Greeted { welcome, mut outgoing, mut incoming, requests: _requests } = match greeted {
         Err(ConnectError::Rejected { reason: "INVALID", .. }) if hello.services.is_empty() => {
             return Ok(None);
         }
         greeted => greeted?,
     };
+    let Welcomed::Accepted(accepted) = welcome else { return Err(dialler.unasked()) };
     let welcome = CheckedWelcome {
         version: accepted.version,
         max_calls: accepted.limits.max_open_calls,

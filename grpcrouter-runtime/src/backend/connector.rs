@@ -1,70 +1,80 @@
-//! Keeps one tunnel to one gateway: dials, says Hello, carries calls, and dials again for ever.
+//! Keeps one tunnel to one gateway: dials, says Hello, carries calls over one stream after the other, and dials again for
+//! ever.
+
+mod held;
+mod stream;
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use grpcrouter_protocol::{Close, CloseCode, Config, Hello, Side, Update};
+use grpcrouter_protocol::{Accepted, Hello, Resume};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::Live;
-use super::dial::{Dialled, Dialler, Greeted, Moving, Trail};
-use super::dispatch::{Dispatcher, Services};
+use self::stream::{Ready, Stream};
+use super::dial::{GatewayAddress, Moving, Trail, Welcomed};
 use super::health::Said;
+use super::roster::{GatewayProcess, Listing, Seat};
+use super::{Live, Settings};
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
-use crate::h2_body::pump;
-use crate::tunnel::{Detached, TunnelBody, TunnelHandle, attach};
 
 /// The side that dials out.
 #[derive(Debug)]
 pub(super) struct Connector {
-    pub(super) dialler: Dialler,
-    pub(super) hello: Hello,
-    pub(super) config: Config,
-    pub(super) services: Arc<Services>,
+    pub(super) seat: Arc<Seat>,
+    /// Whether its gateway was set, and not named by another.
+    pub(super) is_set: bool,
+    pub(super) settings: Arc<Settings>,
     pub(super) live: Arc<Live>,
-    pub(super) drain_timeout: Duration,
+    pub(super) leaving: Leaving,
 }
 
-/// A stream on which Welcome was said.
-struct Stream {
-    greeted: Greeted,
+/// Whether to go, and until when what runs may finish.
+#[derive(Debug, Clone)]
+pub(super) struct Leaving(pub(super) watch::Receiver<Option<Instant>>);
+
+/// When to register again.
+#[derive(Debug)]
+enum Again {
+    /// At once, unless that was in vain before.
+    Soon,
+    /// After the usual wait, and no less than this.
+    After(Duration),
+    /// No sooner than this, for another tunnel of this instance id is at this gateway now. If it is one of our own, under
+    /// another name of the gateway: when that is gone.
+    Replaced(GatewayProcess, Duration),
+}
+
+/// A gateway let this instance in.
+struct Registered {
+    accepted: Accepted,
+    stream: Stream,
     /// What Hello said.
     said: Said,
-    /// Its version, where there is TLS.
-    tls: Option<&'static str>,
 }
 
-/// A stream and the connection under it, which moves only while it is polled.
-type Registered<C> = (Stream, C);
-
-/// What polls a connection, and is never done.
-trait Driven: Future<Output = Infallible> + Send {}
-
-impl<F: Future<Output = Infallible> + Send> Driven for F {}
-
 impl Connector {
-    /// Runs until `stop`, and on until the calls of that moment have finished or the drain timeout is over.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    /// Runs until it is to leave, and on until the calls of that moment have finished or their time is over.
+    pub(super) async fn run(self) {
         let mut backoff = Backoff::new();
-        loop {
+        // As long as there is a tunnel, be it under another name.
+        let mut way = None;
+        while !self.leaving.is_said() {
             let began = Instant::now();
-            let (least, problem) = match self.register(&stop).await {
+            let (again, problem) = match self.register().await {
                 None => return,
-                Some(Ok((stream, connection))) => (self.carry(stream, connection, &stop).await, None),
-                Some(Err(_)) if stop.is_cancelled() => return,
-                Some(Err(error)) => {
-                    self.live.meters.not_registered(&error);
-                    (error.retry_after(), Some(error))
+                Some(Ok(registered)) => {
+                    way.get_or_insert_with(|| self.is_set.then(|| self.live.way_open()));
+                    (self.hold(registered).await, None)
                 }
+                Some(Err(error)) => (Again::After(self.in_vain(&error)), Some(error)),
             };
-            if stop.is_cancelled() {
+            if self.leaving.is_said() {
                 return;
             }
             // A tunnel that held for a while was a success; one that broke at once was not.
@@ -72,179 +82,143 @@ impl Connector {
                 backoff.reset();
             }
             let tries = backoff.tries() + 1;
-            let wait = backoff.next_wait().max(least.min(LONGEST_WAIT));
+            let wait = match again {
+                Again::Soon => backoff.at_once(),
+                Again::After(least) => backoff.next_wait().max(least),
+                Again::Replaced(process, least) => match self.leaving.or(self.has_twin(process, least)).await {
+                    None => return,
+                    Some(true) => {
+                        info!(gateway = %self.gateway(), "this gateway has a tunnel under another name; one is enough");
+                        if self.leaving.or(self.seat.twin_goes(process)).await.is_none() {
+                            return;
+                        }
+                        backoff.at_once()
+                    }
+                    Some(false) => {
+                        warn!(
+                            gateway = %self.gateway(), instance = %self.settings.hello.instance_id,
+                            "another process took over this instance id; give each process its own with .instance_id(..)"
+                        );
+                        if self.seat.is_alone() { backoff.next_wait().max(least) } else { backoff.next_wait() }
+                    }
+                },
+            };
+            way = None;
             // One line for each dial.
             match problem {
-                Some(error) => {
-                    let step = error.step().as_str();
-                    warn!(gateway = %self.dialler.gateway, step, tries, wait_ms = wait.as_millis(), "{error}");
-                }
-                None => info!(gateway = %self.dialler.gateway, wait_ms = wait.as_millis(), "dialling again"),
+                Some(error) => self.complain(&error, tries, wait),
+                None => info!(gateway = %self.gateway(), wait_ms = wait.as_millis(), "dialling again"),
             }
-            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            if self.leaving.or(sleep(wait)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Dials, says Hello and hears Welcome. None if `stop` came before Hello.
-    ///
-    /// From Hello on the gateway may send calls, before Welcome is here: an instance that went away without a word would
-    /// lose them. So a stop that comes then waits for Welcome, at most for the drain timeout, and drains.
-    async fn register(&self, stop: &CancellationToken) -> Option<Result<Registered<impl Driven>, ConnectError>> {
-        let due = Instant::now() + self.dialler.timeout;
-        let mut trail = Trail::new(self.dialler.timeout);
-        let (dialled, connection) = match stop.run_until_cancelled(self.dialler.dial(due, &mut trail)).await? {
-            Ok(dialled) => dialled,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut connection = Box::pin(driven(connection));
-        let stopped_long_ago = async {
-            stop.cancelled().await;
-            sleep(self.drain_timeout).await;
-        };
-        Some(tokio::select! {
-            biased;
-            stream = self.hello(&dialled, &mut trail) => stream.map(|stream| (stream, connection)),
-            never = connection.as_mut() => match never {},
-            () = sleep_until(due) => Err(trail.late()),
-            () = stopped_long_ago => return None,
-        })
+    fn gateway(&self) -> &GatewayAddress {
+        &self.seat.dialler.gateway
     }
 
-    async fn hello(&self, dialled: &Dialled, trail: &mut Trail) -> Result<Stream, ConnectError> {
-        let said = self.live.health.said().borrow().clone();
-        let mut hello = Hello { health: said.health, ..self.hello.clone() };
-        hello.services.iter_mut().for_each(|offer| offer.not_serving = said.is_ill(&offer.name));
-        let greeted = self.dialler.greet(dialled, &hello, trail).await?;
-        Ok(Stream { greeted, said, tls: trail.tls.as_ref().map(|seen| seen.version) })
-    }
-
-    /// One tunnel, to its end. Tells how long the gateway wants to be left alone.
-    async fn carry(
-        &self,
-        stream: Stream,
-        connection: impl Future<Output = Infallible>,
-        stop: &CancellationToken,
-    ) -> Duration {
-        let Stream { greeted: Greeted { accepted, outgoing, mut incoming, requests: _requests }, said, tls } = stream;
-        let config = match self.config.clone().adopt(&accepted) {
-            Ok(config) => config,
-            Err(error) => {
-                warn!(gateway = %self.dialler.gateway, "the gateway's limits cannot be used: {error}; is it of another release?");
-                return Duration::ZERO;
-            }
-        };
-        let tunnel = TunnelHandle::instance(config, self.live.meters.tunnel.clone());
-        self.live.meters.registered.increment(1);
-        let _up = self.live.tunnel_up(tunnel.clone());
-        info!(
-            gateway = %self.dialler.gateway,
-            instance = %self.hello.instance_id,
-            proxy = self.dialler.proxy.as_ref().map(display),
-            tls,
-            "registered"
-        );
-
-        let events = Dispatcher {
-            services: self.services.clone(),
-            tasks: self.live.tasks.clone(),
-            meters: self.live.meters.clone(),
-            gateway: self.dialler.address(),
-        };
-        // Hello went out before there was a tunnel.
-        let batches = pump(TunnelBody::new(tunnel.clone(), Bytes::new(), Side::Instance), outgoing);
-        // All in one task and in this order: what a batch brings in goes out with one write.
-        let mut io = pin!(async {
-            tokio::join!(batches, connection);
-            pending::<Infallible>().await
-        });
-        let detached = tokio::select! {
-            biased;
-            detached = attach(&tunnel, &mut incoming, &events) => detached,
-            never = io.as_mut() => match never {},
-            never = self.finish(&tunnel, stop) => match never {},
-            never = self.tell_health(&tunnel, said) => match never {},
-        };
-        if matches!(detached, Detached::ClosedHere) {
-            // The gateway ends the stream when it has read all; cutting it off before might lose the last answers.
-            let ended = async { while let Ok(Some(_)) = incoming.next().await {} };
-            tokio::select! {
-                () = ended => {}
-                never = io.as_mut() => match never {},
-                () = sleep(LINGER) => {}
-            }
+    /// Of a gateway that is dialled because another names it, and that cannot be reached from here, every line would be
+    /// the same: they become fewer.
+    fn complain(&self, error: &ConnectError, tries: u32, wait: Duration) {
+        let (gateway, step, wait_ms) = (self.gateway(), error.step().as_str(), wait.as_millis());
+        if self.is_set {
+            warn!(%gateway, step, tries, wait_ms, "{error}");
+        } else if tries.is_power_of_two() {
+            warn!(
+                %gateway, step, tries, wait_ms,
+                "{error} (it is dialled since another gateway names it; .follow_gateways(false) or \
+                 --no-follow-gateways turns that off)"
+            );
+        } else {
+            debug!(%gateway, step, tries, wait_ms, "{error}");
         }
-        self.log(&detached);
-        match detached {
-            Detached::Closed(Close { code: CloseCode::Replaced, retry_after, .. }) => retry_after.max(REPLACED_WAIT),
-            Detached::Closed(close) => close.retry_after,
+    }
+
+    /// Whether another connector has a tunnel to this process, or will have one within `least`: it may be about to hear its
+    /// Welcome.
+    async fn has_twin(&self, process: GatewayProcess, least: Duration) -> bool {
+        !self.seat.is_alone() && timeout(least, self.seat.twin_comes(process)).await.is_ok()
+    }
+
+    /// A dial led to no stream: counts it, and hears where it may be better. How long the gateway wants to be left alone.
+    fn in_vain(&self, error: &ConnectError) -> Duration {
+        self.live.meters.not_registered(error);
+        match error {
+            ConnectError::Rejected { gateways, retry_after, .. } => {
+                self.seat.named(gateways, Listing::Hint);
+                (*retry_after).min(LONGEST_WAIT)
+            }
             _ => Duration::ZERO,
         }
     }
 
-    /// Tells the gateway each change of health since it was told `told`.
-    async fn tell_health(&self, tunnel: &TunnelHandle, mut told: Said) -> Infallible {
-        let mut said = self.live.health.said();
-        loop {
-            let now = said.borrow_and_update().clone();
-            if now != told {
-                let Hello { weight, labels, .. } = &self.hello;
-                let not_serving = now.not_serving.iter().map(ToString::to_string).collect();
-                tunnel.update(Update {
-                    version: now.version,
-                    health: now.health,
-                    weight: *weight,
-                    labels: labels.clone(),
-                    load_permille: 0,
-                    not_serving,
-                });
-                let not_serving = now.not_serving.join(", ");
-                info!(gateway = %self.dialler.gateway, health = ?now.health, not_serving, "told the gateway");
-                told = now;
-            }
-            if said.changed().await.is_err() {
-                return pending().await;
-            }
+    /// Dials, says Hello and hears Welcome. None if it was to leave before Hello.
+    ///
+    /// From Hello on the gateway may send calls, before Welcome is here: an instance that went away without a word would
+    /// lose them. So who is to leave then waits for Welcome, at most until its time is over, and drains.
+    async fn register(&self) -> Option<Result<Registered, ConnectError>> {
+        let ready = match self.leaving.or(self.dial(None)).await? {
+            Ok(ready) => ready,
+            Err(error) => return Some(Err(error)),
+        };
+        let (hello, said) = self.hello(None);
+        let greeted = tokio::select! {
+            biased;
+            greeted = ready.say(&self.seat.dialler, &hello) => greeted,
+            () = self.leaving.over() => return None,
+        };
+        Some(match greeted {
+            Ok((Welcomed::Accepted(accepted), stream)) => Ok(Registered { accepted, stream, said }),
+            Ok((Welcomed::Resumed(_), _)) => Err(self.seat.dialler.unasked()),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// All steps up to Hello. Where a name leads to several gateways, the one at `peer` is tried first.
+    async fn dial(&self, peer: Option<SocketAddr>) -> Result<Ready, ConnectError> {
+        let dialler = &self.seat.dialler;
+        let due = Instant::now() + dialler.timeout;
+        let mut trail = Trail::new(dialler.timeout).preferring(peer);
+        let (dialled, connection) = dialler.dial(due, &mut trail).await?;
+        Ok(Ready { dialled, connection: Box::pin(driven(connection)), trail, due })
+    }
+
+    /// What to say of this instance, and what that says of its health.
+    fn hello(&self, resume: Option<Resume>) -> (Hello, Said) {
+        let said = self.live.health.said().borrow().clone();
+        let mut hello = Hello { health: said.health, resume, ..self.settings.hello.clone() };
+        hello.services.iter_mut().for_each(|offer| offer.not_serving = said.is_ill(&offer.name));
+        (hello, said)
+    }
+}
+
+impl Leaving {
+    fn is_said(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until it is said. Gives back until when what runs may finish.
+    async fn said(&self) -> Instant {
+        match self.0.clone().wait_for(Option::is_some).await.map(|by| *by) {
+            Ok(Some(by)) => by,
+            // Whoever would say so is gone, and this with it in a moment.
+            _ => pending().await,
         }
     }
 
-    /// After `stop`: nothing new, what runs finishes, then the tunnel is closed; `attach` sees that.
-    async fn finish(&self, tunnel: &TunnelHandle, stop: &CancellationToken) -> Infallible {
-        stop.cancelled().await;
-        tunnel.drain();
-        let idle = async {
-            // Drain is acked like any batch: until then calls may come that the gateway sent before it knew.
-            while !tunnel.is_settled() {
-                sleep(DRAIN_TICK).await;
-            }
-        };
-        let code = match timeout(self.drain_timeout, idle).await {
-            Ok(()) => CloseCode::NoError,
-            Err(_) => {
-                let calls = tunnel.open_calls();
-                warn!(gateway = %self.dialler.gateway, calls, "calls still run after the drain timeout; they end now");
-                CloseCode::Shutdown
-            }
-        };
-        let reason = "the instance stops".to_owned();
-        tunnel.close(Close { code, reason, retry_after: Duration::ZERO });
-        pending().await
+    /// Waits until nothing may run any more.
+    async fn over(&self) {
+        sleep_until(self.said().await).await;
     }
 
-    fn log(&self, detached: &Detached) {
-        let gateway = &self.dialler.gateway;
-        match detached {
-            Detached::ClosedHere => info!(%gateway, "the tunnel is closed"),
-            Detached::Closed(Close { code: CloseCode::Replaced, .. }) => warn!(
-                %gateway, instance = %self.hello.instance_id,
-                "another process took over this instance id; give each process its own with .instance_id(..)"
-            ),
-            Detached::Closed(Close { code: CloseCode::PermissionDenied, .. }) => {
-                warn!(%gateway, "the gateway does not let this instance stay: {detached}");
-            }
-            Detached::Closed(_) => info!(%gateway, "the tunnel ended: {detached}"),
-            _ => warn!(%gateway, "the tunnel was lost: {detached}; the calls in it have ended"),
+    /// What `future` gives, or None if it is said before.
+    async fn or<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.said() => None,
+            done = future => Some(done),
         }
     }
 }
@@ -257,18 +231,9 @@ pub(super) async fn driven(connection: Moving) -> Infallible {
     pending().await
 }
 
-/// How long a tunnel must have held for the next dial to start with a short wait again.
-const STABLE: Duration = Duration::from_secs(5);
-
-/// How long to leave a gateway alone that gave this instance's id to another process: dialling at once would take it
-/// back, and so on without end.
-const REPLACED_WAIT: Duration = Duration::from_secs(5);
+/// How long a stream must have held for the next dial to be at once again: one that is cut every second costs a dial a
+/// second, and one that is cut each time costs the usual waits.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// However long a gateway asks to be left alone: one that says so by mistake must not be left alone for good.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
-/// How often a draining tunnel is asked whether it is done.
-const DRAIN_TICK: Duration = Duration::from_millis(5);
-
-/// How long the gateway may take to end a stream that was closed here.
-const LINGER: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 pub(super) use self::address::GatewayAddress;
-pub(super) use self::greeting::Greeted;
+pub(super) use self::greeting::{Greeted, Welcomed};
 pub(super) use self::proxy::{Hidden, Proxy, ProxySetting};
 use self::road::{Heard, Road};
 pub(super) use self::tls::TlsFiles;
@@ -140,7 +140,8 @@ impl Dialled {
 async fn reach(whom: Whom, host: &str, port: u16, due: Instant, trail: &mut Trail) -> Result<Road, ConnectError> {
     trail.at(DialStep::Name, whom, address::host_and_port(host, port));
     let name_error = |source| ConnectError::Name { whom, host: host.to_owned(), source };
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(name_error)?.collect();
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(name_error)?.collect();
+    addresses.sort_by_key(|address| Some(*address) != trail.preferred);
     trail.passed(listed(&addresses));
 
     trail.at(DialStep::Connect, whom, address::host_and_port(host, port));
@@ -212,6 +213,8 @@ pub(super) struct Trail {
     pub(super) since: Instant,
     limit: Duration,
     pub(super) passed: Vec<Passed>,
+    /// The TCP address to try first, if the name leads there.
+    preferred: Option<SocketAddr>,
     /// The TCP address that answered.
     pub(super) peer: Option<SocketAddr>,
     /// Of TLS with the gateway.
@@ -238,9 +241,15 @@ impl Trail {
             since: Instant::now(),
             limit,
             passed: Vec::new(),
+            preferred: None,
             peer: None,
             tls: None,
         }
+    }
+
+    /// The same, but first to this address, of those that the name leads to: what is there has something of ours.
+    pub(super) fn preferring(self, peer: Option<SocketAddr>) -> Self {
+        Self { preferred: peer, ..self }
     }
 
     /// What to say when the time is over now.

@@ -19,6 +19,7 @@ use super::answering::{Answering, Handler};
 use super::instance_call::{InstanceCall, TunnelOutlet};
 use super::meters::Meters;
 use super::request_body::RequestBody;
+use super::roster::{Listing, Seat};
 use crate::clock;
 use crate::metadata;
 use crate::status::{self, Answer};
@@ -152,8 +153,8 @@ pub(super) struct Dispatcher {
     pub(super) services: Arc<Services>,
     pub(super) tasks: TaskTracker,
     pub(super) meters: Arc<Meters>,
-    /// Where the tunnel leads, for the log.
-    pub(super) gateway: String,
+    /// Where the tunnel leads.
+    pub(super) seat: Arc<Seat>,
 }
 
 impl TunnelEvents for Dispatcher {
@@ -183,8 +184,14 @@ impl TunnelEvents for Dispatcher {
         });
     }
 
-    fn draining(&self, _: Vec<String>) {
-        info!(gateway = self.gateway, "the gateway drains: it sends no new call, what runs finishes");
+    fn draining(&self, gateways: Vec<String>) {
+        info!(gateway = %self.seat.dialler.gateway, "the gateway drains: it sends no new call, what runs finishes");
+        self.seat.named(&gateways, Listing::Hint);
+        self.seat.draining();
+    }
+
+    fn peers_changed(&self, gateways: Vec<String>) {
+        self.seat.named(&gateways, Listing::Whole);
     }
 
     /// An instance's own words; none come back.
@@ -192,6 +199,6 @@ impl TunnelEvents for Dispatcher {
 
     fn closed(&self, close: &Close) {
         let (why, reason) = (why(close.code), status::shown(&close.reason));
-        debug!(gateway = self.gateway, why, reason, "the gateway closed the tunnel");
+        debug!(gateway = %self.seat.dialler.gateway, why, reason, "the gateway closed the tunnel");
     }
 }

@@ -188,12 +188,21 @@ pub struct MethodSpec {
     pub kind: Kind,
     /// What `method_routes_to` sets.
     pub routes: MethodRoutes<'static>,
+    /// What protobuf's own option of that name sets.
+    pub idempotency_level: IdempotencyLevel,
 }
 
 impl MethodSpec {
     /// A method that is routed as its service is.
     pub const fn new(service: &'static str, name: &'static str, path: &'static str, kind: Kind) -> Self {
-        Self { service, name, path, kind, routes: MethodRoutes::new() }
+        let idempotency_level = IdempotencyLevel::Unknown;
+        Self { service, name, path, kind, routes: MethodRoutes::new(), idempotency_level }
+    }
+
+    /// Sets whether the method may be executed twice.
+    pub const fn idempotency_level(mut self, level: IdempotencyLevel) -> Self {
+        self.idempotency_level = level;
+        self
     }
 
     /// Sets what is different for this method.
@@ -300,6 +309,38 @@ pub enum Kind {
     ClientStreaming,
     /// Many messages each way.
     Bidi,
+}
+
+/// Whether a method may be executed twice; protobuf's own option `idempotency_level` of a method.
+///
+/// A gateway opens a call of a method that may be at another instance where the first was lost with it, so that its
+/// client sees no failure; that of any other method it never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum IdempotencyLevel {
+    /// `IDEMPOTENCY_UNKNOWN`: it must not be. The default.
+    #[default]
+    Unknown,
+    /// `NO_SIDE_EFFECTS`: it changes nothing.
+    NoSideEffects,
+    /// `IDEMPOTENT`: twice is as once.
+    Idempotent,
+}
+
+impl IdempotencyLevel {
+    /// As the proto file spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "IDEMPOTENCY_UNKNOWN",
+            Self::NoSideEffects => "NO_SIDE_EFFECTS",
+            Self::Idempotent => "IDEMPOTENT",
+        }
+    }
+
+    /// Whether a call may be executed twice.
+    pub const fn may_repeat(self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
 }
 
 /// Where the routing key is read; the option `strategy`.

@@ -103,18 +103,17 @@ pub(crate) enum ConnectError {
     BadWelcome { address: String, source: grpcrouter_protocol::ProtocolError },
 
     #[error("the gateway at {address} refused this instance ({reason}): {message}; {}", rejected_hint(reason))]
-    Rejected { address: String, reason: &'static str, message: String, retry_after: Duration },
+    Rejected {
+        address: String,
+        reason: &'static str,
+        message: String,
+        retry_after: Duration,
+        /// Where it may be better.
+        gateways: Vec<String>,
+    },
 }
 
 impl ConnectError {
-    /// How long the gateway wants to be left alone.
-    pub(crate) fn retry_after(&self) -> Duration {
-        match self {
-            Self::Rejected { retry_after, .. } => *retry_after,
-            _ => Duration::ZERO,
-        }
-    }
-
     /// How far the dial came.
     pub(crate) fn step(&self) -> DialStep {
         match self {

@@ -196,6 +196,7 @@ impl From<InstanceState> for proto::InstanceState {
             InstanceState::Draining => Self::Draining,
             InstanceState::Replaced => Self::Replaced,
             InstanceState::Ejected => Self::Ejected,
+            InstanceState::Away => Self::Away,
         }
     }
 }

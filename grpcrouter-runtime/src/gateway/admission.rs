@@ -9,6 +9,7 @@ mod refusal;
 mod rules;
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -24,8 +25,16 @@ use self::{
     policy::{LOOK_AGAIN, LOOK_EVERY, Policy},
     rules::Verified,
 };
-pub(super) use self::{entitlement::Entitlement, refusal::Refusal};
-use super::{GatewayCore, peer::Peer, registration::RegistrationPolicy};
+pub(super) use self::{
+    entitlement::{Entitlement, Readmitted},
+    refusal::Refusal,
+};
+use super::{
+    GatewayCore,
+    peer::{Peer, network},
+    principal::Principal,
+    registration::RegistrationPolicy,
+};
 use crate::{clock, error::ConfigError};
 
 /// Who may register at one gateway, and who has done so.
@@ -34,7 +43,9 @@ pub(crate) struct Admission {
     /// None: everybody may, and nobody is anybody.
     policy: Option<Policy>,
     claims: Arc<Mutex<Claims>>,
-    failures: Mutex<Failures>,
+    failures: Mutex<Failures<IpAddr>>,
+    /// Of resumes, by the principal that tried.
+    wrong_resumes: Mutex<Failures<Principal>>,
 }
 
 impl Admission {
@@ -43,7 +54,12 @@ impl Admission {
             let what = written.path().map_or_else(|| "rules".to_owned(), |path| path.display().to_string());
             Policy::new(written).map_err(|why| ConfigError::setting("registration", what, why))
         });
-        Ok(Self { policy: policy.transpose()?, claims: Arc::default(), failures: Mutex::default() })
+        Ok(Self {
+            policy: policy.transpose()?,
+            claims: Arc::default(),
+            failures: Mutex::default(),
+            wrong_resumes: Mutex::default(),
+        })
     }
 
     /// Whether not everybody may register.
@@ -72,17 +88,35 @@ impl Admission {
 
     /// Counts a try with wrong credentials, and tells the log what the peer is not told.
     fn failed(&self, refusal: Refusal, peer: Option<&Peer>) -> Refusal {
-        let from = peer.map(|peer| peer.address.ip());
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let one_more = failures.one_more(from, clock::now());
-        drop(failures);
-        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
-        if one_more != Try::TooMany {
-            let more =
-                (one_more == Try::FirstTooMany).then_some("there are too many: for a minute they are not told here");
-            warn!(peer, detail = refusal.detail(), more, "credentials refused: {refusal}");
-        }
+        let one_more = self.one_more(peer);
+        told("credentials refused", &refusal, peer, one_more);
         if one_more == Try::Told { refusal } else { Refusal::TooManyTries }
+    }
+
+    /// Counts a try to resume what is not one's own. The tunnel is not touched, and whoever has the right to it is not
+    /// counted.
+    pub(super) fn wrong_resume(&self, refusal: Refusal, peer: Option<&Peer>, principal: Option<&Principal>) -> Refusal {
+        let of_address = self.one_more(peer);
+        let mut by_principal = self.wrong_resumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_principal = principal.map(|it| by_principal.one_more(Some(it.clone()), clock::now()));
+        drop(by_principal);
+        let one_more = of_principal.filter(|it| *it != Try::Told).unwrap_or(of_address);
+        told("a tunnel was not resumed", &refusal, peer, one_more);
+        if one_more == Try::Told { refusal } else { Refusal::TooManyTries }
+    }
+
+    fn one_more(&self, peer: Option<&Peer>) -> Try {
+        let from = peer.map(|peer| network(peer.address.ip()));
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).one_more(from, clock::now())
+    }
+}
+
+/// Tells the log what the peer is not told.
+fn told(what: &str, refusal: &Refusal, peer: Option<&Peer>, one_more: Try) {
+    let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
+    if one_more != Try::TooMany {
+        let more = (one_more == Try::FirstTooMany).then_some("there are too many: for a minute they are not told here");
+        warn!(peer, detail = refusal.detail(), more, "{what}: {refusal}");
     }
 }
 
@@ -101,13 +135,8 @@ pub(super) struct Admitted {
 /// Lets an instance in, or says why not.
 pub(super) fn admit(core: &GatewayCore, hello: &Hello, entry: Entry) -> Result<Admitted, Rejected> {
     if core.counts.is_stopping() {
-        let mut rejected = rejected(RejectReason::Draining, "this gateway is about to stop".to_owned());
-        rejected.retry_after = RETRY_AFTER_STOP;
-        return Err(rejected);
-    }
-    if hello.resume.is_some() {
-        // A tunnel lives as long as its stream yet.
-        return Err(rejected(RejectReason::Unknown, "this gateway holds no such tunnel: say a plain Hello".to_owned()));
+        let rejected = rejected(RejectReason::Draining, "this gateway is about to stop".to_owned());
+        return Err(Rejected { retry_after: RETRY_AFTER_STOP, gateways: core.peers.list(), ..rejected });
     }
     if hello.services.is_empty() {
         return Err(rejected(RejectReason::Invalid, "the instance names no service that it answers".to_owned()));
@@ -129,17 +158,13 @@ pub(super) fn admit(core: &GatewayCore, hello: &Hello, entry: Entry) -> Result<A
     }
     if core.registry.tunnel_count() >= MAX_TUNNELS {
         let why = format!("this gateway holds {MAX_TUNNELS} tunnels and takes no more");
-        return Err(rejected(RejectReason::ResourceExhausted, why));
+        let rejected = rejected(RejectReason::ResourceExhausted, why);
+        return Err(Rejected { gateways: core.peers.list(), ..rejected });
     }
     let agreement = agree(hello, &core.limits.tunnel)?;
     let entitlement = match entry.0 {
         Some((proof, verified)) => {
-            // The rules and the time may have changed while Hello was waited for.
-            let again = core.admission.policy.as_ref().map(|policy| {
-                let rules = policy.rules().borrow().clone();
-                rules.judge(&proof, SystemTime::now())
-            });
-            let verified = again.unwrap_or(Ok(verified)).map_err(|refusal| refusal.rejected())?;
+            let verified = judged_again(core, &proof, verified).map_err(|refusal| refusal.rejected())?;
             let entitlement = Entitlement::new(proof, &verified, hello, &core.admission.claims);
             Some(entitlement.map_err(|refusal| refusal.rejected())?)
         }
@@ -153,7 +178,30 @@ pub(super) fn admit(core: &GatewayCore, hello: &Hello, entry: Entry) -> Result<A
     Ok(Admitted { agreement, entitlement })
 }
 
-fn rejected(reason: RejectReason, message: String) -> Rejected {
+/// Whether the one who comes may have back what was let in as `before`, as far as credentials tell.
+pub(super) fn readmit(
+    core: &GatewayCore,
+    entry: Entry,
+    before: Option<&Entitlement>,
+    from: Option<&Peer>,
+) -> Result<Readmitted, Refusal> {
+    let (Some((proof, verified)), Some(before)) = (entry.0, before) else { return Ok(Readmitted(None)) };
+    let verified = judged_again(core, &proof, verified)?;
+    if verified.principal != *before.principal() {
+        return Err(core.admission.wrong_resume(Refusal::ForeignTunnel, from, Some(&verified.principal)));
+    }
+    before.check_with(&proof, &core.admission)?;
+    Ok(Readmitted(Some(proof)))
+}
+
+/// The rules and the time may have changed while Hello was waited for.
+fn judged_again(core: &GatewayCore, proof: &Proof, verified: Verified) -> Result<Verified, Refusal> {
+    let Some(policy) = &core.admission.policy else { return Ok(verified) };
+    let rules = policy.rules().borrow().clone();
+    rules.judge(proof, SystemTime::now())
+}
+
+pub(super) fn rejected(reason: RejectReason, message: String) -> Rejected {
     Rejected { reason, message, retry_after: Duration::ZERO, gateways: Vec::new(), versions: None }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{GatewayCore, peer::network};
+use super::{GatewayCore, peer::network, stats::Calling};
 
 /// The connections of one gateway by where they come from.
 #[derive(Debug, Default)]
@@ -34,6 +34,8 @@ struct Places {
 pub(super) struct Place {
     core: Arc<GatewayCore>,
     source: IpAddr,
+    /// Calls may come on it: it is no instance's, as far as is known.
+    calling: Option<Calling>,
 }
 
 impl Place {
@@ -50,7 +52,9 @@ impl Place {
                 places.by_source.insert(source, of_source + 1);
                 core.counts.connection_began();
                 core.meters.connection_began();
-                return Some(Self { core: core.clone(), source });
+                let calling = if core.counts.is_stopping() { Calling::Late } else { Calling::Early };
+                core.counts.calling_began(calling);
+                return Some(Self { core: core.clone(), source, calling: Some(calling) });
             }
             (all, of_source)
         };
@@ -64,10 +68,18 @@ impl Place {
         }
         None
     }
+
+    /// The connection is an instance's.
+    pub(super) fn registers(&mut self) {
+        if let Some(calling) = self.calling.take() {
+            self.core.counts.calling_ended(calling);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.registers();
         let mut places = self.core.arrivals.lock();
         places.all -= 1;
         if let Some(count) = places.by_source.get_mut(&self.source) {

@@ -3,6 +3,7 @@
 mod connections;
 #[cfg(feature = "callers")]
 mod gate;
+mod peers;
 mod registration;
 mod services;
 
@@ -22,13 +23,15 @@ use super::{
     meters::Meters,
     own::OwnServices,
     reflection::{self, Reflection},
+    register::Resumable,
     registry::{InstanceChange, OnChange, Registry},
+    retries::{Retries, RetryBudget},
     route::Routes,
     service_routes::ServiceRoutes,
     stats::Counts,
     tls::GatewayTls,
 };
-use crate::{codegen::Router, error::ConfigError};
+use crate::{clock, codegen::Router, error::ConfigError};
 
 /// Sets up a [`Gateway`]. Nothing is checked before [`build`](Self::build).
 ///
@@ -58,14 +61,17 @@ pub struct GatewayBuilder {
     max_connections_per_address: usize,
     max_calls: usize,
     max_open_calls: u32,
+    resume_window: Duration,
     max_message_size: usize,
     max_parked_calls: usize,
     window_memory: u64,
+    retry_budget: RetryBudget,
     health: bool,
     reflection: bool,
     max_health_watches: usize,
     admin_beyond_loopback: bool,
     said: registration::Said,
+    said_of_peers: peers::Said,
     #[cfg(feature = "callers")]
     callers: Option<super::callers::Callers>,
 }
@@ -85,14 +91,17 @@ impl GatewayBuilder {
             eject_after: EJECT_AFTER,
             on_change: Vec::new(),
             max_open_calls: Config::default().max_open_calls,
+            resume_window: RESUME_WINDOW,
             max_message_size: usize::MAX,
             max_parked_calls: MAX_PARKED_CALLS,
             window_memory: WINDOW_MEMORY,
+            retry_budget: RetryBudget::default(),
             health: true,
             reflection: true,
             max_health_watches: MAX_HEALTH_WATCHES,
             admin_beyond_loopback: false,
             said: registration::Said::default(),
+            said_of_peers: peers::Said::default(),
             #[cfg(feature = "callers")]
             callers: None,
         }
@@ -143,6 +152,16 @@ impl GatewayBuilder {
         self
     }
 
+    /// How long the calls of an instance are kept after its connection was lost; they go on when it has dialled again,
+    /// which takes it milliseconds if the way is there. Default 15 s: longer than a router takes to start anew, and not
+    /// longer than clients are patient. At most 300 s; zero: its calls end at once, as they do after this time,
+    /// UNAVAILABLE. An instance that is away gets no new calls; what it may have in memory here is up to 16 MiB of what it
+    /// has not acknowledged, and the windows of its calls.
+    pub fn resume_window(mut self, value: Duration) -> Self {
+        self.resume_window = value;
+        self
+    }
+
     /// The longest message that a call may carry in either direction, in bytes as they travel. Default none: messages
     /// pass through piece by piece, so a long one costs the gateway no more memory than a short one, and the limits of
     /// client and service hold. A longer message ends its call with RESOURCE_EXHAUSTED as soon as its length is known,
@@ -152,10 +171,10 @@ impl GatewayBuilder {
         self
     }
 
-    /// How many calls wait at once for an instance to come, where the option `wait_for_instance` says that they may; one
-    /// more is answered RESOURCE_EXHAUSTED at once. Default 1,000: a fleet that restarts keeps its callers for a moment, a
-    /// service that nobody runs does not fill the memory. A call that waits costs some KiB and what its client has sent,
-    /// at most 256 KiB. Zero: none waits.
+    /// How many calls wait at once for an instance to come, where the option `wait_for_instance` says that they may, or for
+    /// two seconds where the only instance has just lost its connection; one more is answered RESOURCE_EXHAUSTED at once.
+    /// Default 1,000: a fleet that restarts keeps its callers for a moment, a service that nobody runs does not fill the
+    /// memory. A call that waits costs some KiB and what its client has sent, at most 256 KiB. Zero: none waits, for whatever reason.
     pub fn max_parked_calls(mut self, value: usize) -> Self {
         self.max_parked_calls = value;
         self
@@ -167,6 +186,14 @@ impl GatewayBuilder {
     /// not used. Zero: windows stay as they are.
     pub fn window_memory(mut self, bytes: u64) -> Self {
         self.window_memory = bytes;
+        self
+    }
+
+    /// How many calls may go to another instance after one gave them back or was lost with them, for each service that
+    /// instances register. Default 20 % of its calls and 10 a second; a call beyond that ends UNAVAILABLE, with its
+    /// outcome.
+    pub fn retry_budget(mut self, value: RetryBudget) -> Self {
+        self.retry_budget = value;
         self
     }
 
@@ -229,12 +256,12 @@ impl GatewayBuilder {
         }
         self.check_connections()?;
         self.check_exposure()?;
-        let tunnel = Config { max_open_calls: self.max_open_calls, ..Config::default() }
-            .checked()
-            .map_err(|error| ConfigError::setting("max_open_calls", self.max_open_calls, error.problem))?;
+        let peers = self.said_of_peers.peers()?;
+        let tunnel = self.tunnel()?;
         let routes = Routes::new(&services, self.any_service.as_ref())?;
         let registry = Registry::new(routes.balancings(), routes.room(), self.eject_after, self.on_change);
         let meters = Meters::new(&routes);
+        let retries = Retries::new(self.retry_budget, routes.balancings().count(), routes.room(), clock::now());
         let windows = WindowPool::new(self.window_memory);
         let limits = Limits {
             drain_timeout: self.drain_timeout,
@@ -271,6 +298,7 @@ impl GatewayBuilder {
         #[cfg(feature = "callers")]
         let gate = self.callers.map(|callers| callers.gate()).transpose()?;
         let core = GatewayCore {
+            process: rand::random(),
             arrivals: Arrivals::default(),
             tls,
             routes,
@@ -278,6 +306,7 @@ impl GatewayBuilder {
             counts,
             windows,
             meters,
+            retries,
             book,
             health,
             own,
@@ -285,12 +314,31 @@ impl GatewayBuilder {
             gate,
             doors,
             admission,
+            peers,
+            resumable: Resumable::default(),
             limits,
         };
         Ok(Gateway { core: Arc::new(core) })
     }
 }
 
+impl GatewayBuilder {
+    /// What holds for each tunnel.
+    fn tunnel(&self) -> Result<Config, ConfigError> {
+        let config =
+            Config { max_open_calls: self.max_open_calls, resume_window: self.resume_window, ..Config::default() };
+        config.checked().map_err(|error| match error.field {
+            "resume_window" => {
+                let why = format!("in milliseconds, {}; no client is so patient", error.problem);
+                ConfigError::setting("resume_window", format!("{:?}", self.resume_window), why)
+            }
+            _ => ConfigError::setting("max_open_calls", self.max_open_calls, error.problem),
+        })
+    }
+}
+
+/// As in the protocol's page of numbers: longer than a cut, shorter than a client's patience.
+const RESUME_WINDOW: Duration = Duration::from_secs(15);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: usize = 10_000;
 /// Clients that ask for health have a watch on each connection.
@@ -321,6 +369,8 @@ mod tests {
         };
 
         assert!(error(Gateway::builder().max_open_calls(0)).starts_with("max_open_calls(0) cannot be used: "));
+        let long = Gateway::builder().resume_window(Duration::from_secs(301));
+        assert!(error(long).starts_with("resume_window(301s) cannot be used: "));
         assert!(error(Gateway::builder().max_calls(0)).starts_with("max_calls(0) cannot be used: "));
         assert!(error(Gateway::builder().max_connections(0)).starts_with("max_connections(0) cannot be used: "));
     }

@@ -227,9 +227,14 @@ impl Work {
         if self.way.unread {
             return self.read_key(Box::new(open), None);
         }
-        (open.data, open.half_close) = self.upload.first();
+        self.upload.begin(&mut open, self.may_repeat());
         let opened = forward::exchange(&self.call.connection.core, &mut self.way, open, &self.call);
         self.opened(opened, None)
+    }
+
+    /// Whether the call may be executed twice.
+    fn may_repeat(&self) -> bool {
+        self.way.route(&self.call.connection.core).is_some_and(|route| route.may_repeat)
     }
 
     /// `spot` is where the call waited, if it did.
@@ -272,7 +277,7 @@ impl Work {
         match forward::read_key(core, &mut self.way, self.upload.come(), self.upload.has_ended()) {
             Err(answer) => self.end(&answer),
             Ok(true) => {
-                (open.data, open.half_close) = self.upload.first();
+                self.upload.begin(&mut open, self.may_repeat());
                 let opened = forward::exchange(core, &mut self.way, *open, &self.call);
                 self.opened(opened, None)
             }
@@ -288,7 +293,7 @@ impl Work {
     /// Something moved, and no instance has the call yet.
     fn go_on(&mut self, Held { open, spot }: Held) -> Call {
         if open.deadline.is_some_and(|deadline| deadline <= clock::now()) {
-            return self.end(&Answer::deadline().outcome(Outcome::NotSent));
+            return self.end(&Answer::deadline(Outcome::NotSent));
         }
         if self.call.connection.core.registry.parking.is_closed() {
             return self.end(&Answer::shutting_down("gateway", Outcome::NotSent));
@@ -324,6 +329,7 @@ impl Work {
         match event {
             CallEvent::Response { headers, mut data, trailers } => {
                 let within = self.reply.limit(&mut data);
+                self.upload.answered();
                 if headers.is_some() {
                     self.way.answered();
                 }
@@ -355,22 +361,25 @@ impl Work {
             }
             CallEvent::Refused(call) => self.again(*call, Outcome::NotStarted),
             CallEvent::Ended(EndReason::Lost(Lost::NotSent(call))) => self.again(*call, Outcome::NotSent),
-            CallEvent::Ended(EndReason::Lost(_)) => {
-                let answer = way::lost(&self.call.connection.core, Outcome::MaybeExecuted);
-                self.end(&answer)
-            }
-            CallEvent::Ended(EndReason::Deadline) => self.end(&Answer::deadline()),
+            CallEvent::Ended(EndReason::Lost(_)) => match self.upload.kept() {
+                Some(call) => self.again(call, Outcome::MaybeExecuted),
+                None => self.lost(),
+            },
+            CallEvent::Ended(EndReason::Deadline) => self.end(&Answer::deadline(Outcome::MaybeExecuted)),
             CallEvent::Ended(EndReason::Violation(why)) => self.end(&Answer::violation(&why.to_string())),
-            CallEvent::Ended(EndReason::Cancelled(_)) => {
-                let answer = way::lost(&self.call.connection.core, Outcome::MaybeExecuted);
-                self.end(&answer)
-            }
+            CallEvent::Ended(EndReason::Cancelled(_)) => self.lost(),
             // A gateway is sent no requests.
             CallEvent::Request { .. } => Call::Open,
         }
     }
 
-    /// The instance did not take the call: another may.
+    /// The instance is gone with the call.
+    fn lost(&mut self) -> Call {
+        let answer = way::lost(&self.call.connection.core, Outcome::MaybeExecuted);
+        self.end(&answer)
+    }
+
+    /// The instance did not take the call, or was lost with it and it may be executed twice: another may have it.
     fn again(&mut self, mut call: OpenCall, outcome: Outcome) -> Call {
         self.upload.restore(&mut call);
         let core = &self.call.connection.core;
@@ -444,9 +453,10 @@ impl Work {
 
     /// Ends the call with an answer of ours; the tunnel is done with it.
     fn end(&mut self, answer: &Answer) -> Call {
-        self.end = End::here(answer);
+        let answer = self.way.told(answer);
+        self.end = End::here(&answer);
         let waker = Waker::from(self.call.clone());
-        Self::said(self.reply.end(answer, &mut Context::from_waker(&waker)))
+        Self::said(self.reply.end(&answer, &mut Context::from_waker(&waker)))
     }
 }
 

@@ -95,14 +95,23 @@ impl Shared {
     }
 }
 
-/// Serves one connection until it ends. `stop` has it end once its calls have.
+/// Has connections end, once their calls have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    /// Those that are here.
+    pub(super) begins: CancellationToken,
+    /// Those that came after that, and may have been instances.
+    pub(super) is_over: CancellationToken,
+}
+
+/// Serves one connection until it ends.
 pub(super) async fn serve(
     core: Arc<GatewayCore>,
     door: Arc<Door>,
     stream: TcpStream,
     peer: SocketAddr,
-    stop: CancellationToken,
-    _place: Place,
+    stop: Stop,
+    place: Place,
 ) {
     let times = core.limits.times.clone();
     let due = Instant::now() + times.opening;
@@ -124,12 +133,17 @@ pub(super) async fn serve(
     let upkeep = Upkeep::new(times, h2.ping_pong(), due);
     let address = peer.address;
     let shared = Arc::new(Shared { core, peer, ready: Mutex::default(), task: AtomicWaker::new() });
+    // Who comes while the gateway stops may be an instance, whose stream goes on; what it is, its first call tells.
+    let late = stop.begins.is_cancelled();
+    let stop = if late { stop.is_over } else { stop.begins };
     let mut served = Served {
         shared,
+        place,
         serves: door.serves,
         h2: Some(h2),
         verdict,
         condemned: false,
+        late,
         stop: Some(Box::pin(stop.cancelled_owned())),
         upkeep,
         authority: None,
@@ -144,6 +158,7 @@ pub(super) async fn serve(
 /// The task's own side of a connection.
 struct Served {
     shared: Arc<Shared>,
+    place: Place,
     serves: Serves,
     /// Always there until this is dropped.
     h2: Option<Connection<Io, Bytes>>,
@@ -151,6 +166,8 @@ struct Served {
     verdict: Arc<Verdict>,
     /// The verdict was carried out.
     condemned: bool,
+    /// It came when the gateway had been told to stop.
+    late: bool,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     upkeep: Upkeep,
     /// The authority of the last call: that of the next is nearly always the same.
@@ -172,10 +189,8 @@ impl Served {
         {
             self.stop = None;
             // A tunnel's connection ends with the tunnel.
-            if self.registered.is_none()
-                && let Some(h2) = &mut self.h2
-            {
-                h2.graceful_shutdown();
+            if self.registered.is_none() {
+                self.end_gently();
             }
         }
         if let Some(why) = self.keep_up(cx) {
@@ -212,6 +227,13 @@ impl Served {
                 ready.awake = false;
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Tells the client in two steps, as HTTP/2 has it, to send nothing more: what it sent before it knew is carried.
+    fn end_gently(&mut self) {
+        if let Some(h2) = &mut self.h2 {
+            h2.graceful_shutdown();
         }
     }
 
@@ -278,7 +300,9 @@ impl Served {
                 Serves::All | Serves::Instances => self.register(request, respond),
                 Serves::Clients => refuse(
                     &mut respond,
-                    "instances do not register at this address, but at another one of this gateway: its owner knows it",
+                    Answer::another_listener(
+                        "instances do not register at this address, but at another one of this gateway: its owner knows it",
+                    ),
                 ),
             }
             return;
@@ -286,8 +310,14 @@ impl Served {
         if self.serves == Serves::Instances {
             return refuse(
                 &mut respond,
-                "this address is for instances that register: call the gateway at its other one",
+                Answer::another_listener(
+                    "this address is for instances that register: call the gateway at its other one",
+                ),
             );
+        }
+        if self.late {
+            // A client that may finish what it has begun, as those that were here before.
+            self.end_gently();
         }
         if let Some(own) = self.shared.core.own.find(request.uri().path()) {
             let (core, peer) = (self.shared.core.clone(), self.shared.peer.clone());
@@ -300,6 +330,7 @@ impl Served {
     }
 
     fn register(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.place.registers();
         if let Some(h2) = &mut self.h2 {
             h2.set_target_window_size(TUNNEL_WINDOW);
         }
@@ -330,8 +361,8 @@ impl Served {
 }
 
 /// Answers who came to the wrong listener.
-fn refuse(respond: &mut SendResponse<Bytes>, why: &str) {
-    if let Err(error) = respond.send_response(Answer::another_listener(why).into_http(), true) {
+fn refuse(respond: &mut SendResponse<Bytes>, answer: Answer) {
+    if let Err(error) = respond.send_response(answer.into_http(), true) {
         debug!(%error, "a call was gone before it was answered");
     }
 }

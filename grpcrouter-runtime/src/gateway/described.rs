@@ -14,7 +14,7 @@ use self::{
 };
 use super::service_routes::ServiceRoutes;
 use crate::{
-    codegen::{FieldPath, Kind, MethodRoutes, Strategy},
+    codegen::{FieldPath, IdempotencyLevel, Kind, MethodRoutes, Strategy},
     descriptors::{Broken, Fields, Value},
     error::ConfigError,
 };
@@ -69,6 +69,7 @@ struct Method<'a> {
     input: &'a str,
     output: &'a str,
     kind: Kind,
+    level: IdempotencyLevel,
     settings: Option<Settings<'a>>,
 }
 
@@ -131,6 +132,10 @@ impl<'a> Described<'a> {
             let own_target = own.filter(|own| own.service.is_some());
             let target = own_target.map_or(Ok(target), |own| self.target(service, own, &of))?;
             check_target(service, method, target, &of)?;
+            let level = method.level_at(target);
+            if level.may_repeat() {
+                routes = routes.idempotency_level(method.name.to_owned(), level);
+            }
             let mut set = own.map(Settings::routes).unwrap_or_default();
             if own_target.is_some() {
                 set = set.target(&target.name);
@@ -215,7 +220,8 @@ impl<'a> Service<'a> {
 
 impl<'a> Method<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Broken> {
-        let mut method = Self { name: "", input: "", output: "", kind: Kind::Unary, settings: None };
+        let (kind, level) = (Kind::Unary, IdempotencyLevel::Unknown);
+        let mut method = Self { name: "", input: "", output: "", kind, level, settings: None };
         let (mut client, mut server) = (false, false);
         for field in Fields::of(bytes) {
             let field = field?;
@@ -223,7 +229,10 @@ impl<'a> Method<'a> {
                 (1, name) => method.name = name.text()?,
                 (2, input) => method.input = input.text()?,
                 (3, output) => method.output = output.text()?,
-                (4, Value::Bytes(options)) => method.settings = Settings::read(options, options::METHOD_ROUTES_TO)?,
+                (4, Value::Bytes(options)) => {
+                    method.settings = Settings::read(options, options::METHOD_ROUTES_TO)?;
+                    method.level = options::idempotency_level(options)?;
+                }
                 (5, Value::Varint(value)) => client = value != 0,
                 (6, Value::Varint(value)) => server = value != 0,
                 _ => {}
@@ -236,6 +245,12 @@ impl<'a> Method<'a> {
             (true, true) => Kind::Bidi,
         };
         Ok(method)
+    }
+
+    /// What it says of itself; else what the method says that backends of `target` have.
+    fn level_at(&self, target: &Service<'_>) -> IdempotencyLevel {
+        let others = || target.methods.iter().find(|other| other.name == self.name).map(|other| other.level);
+        if self.level.may_repeat() { self.level } else { others().unwrap_or_default() }
     }
 }
 

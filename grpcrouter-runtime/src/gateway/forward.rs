@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use grpcrouter_protocol::{OpenCall, OpenCallError, Text};
 use http::{HeaderMap, Method};
-use tonic::Code;
 
 use super::{
     GatewayCore,
     intake::{self, Refusal},
+    nobody::{Hope, Nobody},
     pass::Origin,
     registry::{Instance, Seat},
     route::{MethodRoute, RouteId},
@@ -76,7 +76,7 @@ pub(super) fn read_key<'a>(
 }
 
 /// Step 4: an instance that has not been asked yet.
-fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
+fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Nobody> {
     let route = way.route(core).ok_or_else(Answer::refused)?;
     let snapshot = core.registry.snapshot(route.target).ok_or_else(Answer::refused)?;
     let untried = |instance: &Instance| !way.tried.iter().any(|tried| std::ptr::eq(&**tried, instance));
@@ -90,13 +90,17 @@ fn pick(core: &GatewayCore, way: &mut Way) -> Result<Arc<Instance>, Answer> {
     {
         return Ok(instance);
     }
-    Err(way.last.take().unwrap_or_else(|| snapshot.nobody(route.service(), route.key.name(), &way.key)))
-}
-
-/// Whether a call that nobody can take now waits for one who can.
-fn waits(core: &GatewayCore, way: &Way, answer: &Answer) -> bool {
-    let waits = way.pinned.is_none() && way.route(core).is_some_and(|route| route.waits);
-    waits && answer.code == Code::Unavailable && way.came_back < MOST_TRIES
+    let is_awaited = match &way.pinned {
+        Some(pinned) => pinned.is_awaited(),
+        None => snapshot.awaits(route.balancing, &way.key, way.version.as_deref()),
+    };
+    let hope = match way.came_back < MOST_TRIES {
+        true if is_awaited => Hope::Return,
+        true if route.waits && way.pinned.is_none() => Hope::Any,
+        _ => Hope::Nobody,
+    };
+    let answer = way.last.take().unwrap_or_else(|| snapshot.nobody(route.service(), route.key.name(), &way.key));
+    Err(Nobody { answer, hope })
 }
 
 /// Step 5: hands the call to an instance and tells how many more bytes of the request may be sent now; what comes back
@@ -107,19 +111,18 @@ pub(super) fn exchange(
     mut call: OpenCall,
     sink: &Arc<impl CallSink + 'static>,
 ) -> Result<usize, Unplaced> {
+    let mut just_lost = None;
     loop {
         let instance = match pick(core, way) {
             Ok(instance) => instance,
-            Err(answer) if waits(core, way, &answer) => {
-                let stops = core.counts.is_stopping();
-                return Err(if stops {
-                    way::lost(core, Outcome::NotSent).into()
-                } else {
-                    Unplaced::Waits(call.into())
-                });
+            Err(nobody) => {
+                let hope = just_lost.unwrap_or(nobody.hope);
+                return Err(Nobody { hope, ..nobody }.unplaced(core, way, call));
             }
-            Err(answer) => return Err(answer.into()),
         };
+        if way.owes {
+            pay(core, way)?;
+        }
         match instance.tunnel.open(call, sink.clone()) {
             Ok(capacity) => {
                 core.meters.sent();
@@ -132,6 +135,9 @@ pub(super) fn exchange(
             }
             Err((why, back)) => {
                 call = back;
+                if matches!(why, OpenCallError::Detached) {
+                    just_lost = Some(Hope::Return);
+                }
                 core.meters.not_taken();
                 way.last = Some(way.not_opened(core, why));
                 way.tried.push(instance);
@@ -144,18 +150,34 @@ pub(super) fn exchange(
 pub(super) fn exchange_again(
     core: &GatewayCore,
     way: &mut Way,
-    call: OpenCall,
+    mut call: OpenCall,
     outcome: Outcome,
     sink: &Arc<impl CallSink + 'static>,
 ) -> Result<usize, Unplaced> {
-    core.meters.not_taken();
-    way.last = Some(way::lost(core, outcome));
-    way.tried.extend(way.at.take().map(|seat| seat.instance().clone()));
-    way.came_back += 1;
-    if call.deadline.is_some_and(|deadline| deadline <= clock::now()) {
-        return Err(Answer::deadline().into());
+    if outcome != Outcome::MaybeExecuted {
+        core.meters.not_taken();
     }
+    way.back(core, outcome);
+    if call.deadline.is_some_and(|deadline| deadline <= clock::now()) {
+        return Err(Answer::deadline(outcome).into());
+    }
+    if core.registry.parking.is_closed() {
+        return Err(way::lost(core, outcome).into());
+    }
+    metadata::count_attempt(&mut call.start, &core.limits.tunnel);
     exchange(core, way, call, sink)
+}
+
+/// One more instance for a call that came back: what its service may have of that is spent a little more.
+fn pay(core: &GatewayCore, way: &mut Way) -> Result<(), Answer> {
+    let target = way.route(core).ok_or_else(Answer::refused)?.target;
+    let paid = core.retries.take(target, clock::now());
+    core.meters.retried(paid);
+    if !paid {
+        return Err(way.last.take().unwrap_or_else(Answer::refused).not_again());
+    }
+    way.owes = false;
+    Ok(())
 }
 
 /// Instances that have one call in turn (each costs a round trip), and that are looked at (a full one costs little).

@@ -11,18 +11,19 @@ use std::{
 
 use grpcrouter_protocol::CloseCode;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     GatewayCore,
     arrivals::Place,
-    connection::{self, Door},
+    connection::{self, Door, Stop},
     doors::{Guard, Serves, missing},
+    peers::beside,
+    stats::Calling,
 };
 use crate::{accept_log::AcceptLog, error::ServeError};
 
@@ -59,51 +60,165 @@ async fn serve_at(
     }
     let mut shutdown = pin!(shutdown);
     let door = Arc::new(door);
-    let keep = async {
+    let certificates = async {
         match &door.tls {
             Some(tls) => tls.keep().await,
             None => pending().await,
         }
     };
-    let mut keep = pin!(keep);
+    let peers = core.peers.keep(|| core.registry.tell_peers(&core.peers.list()));
+    let mut keep = pin!(beside(certificates, peers));
     core.counts.set_stopping(false);
     core.registry.parking.open();
-    // Dropped with this future, and with it every connection.
-    let mut connections = JoinSet::new();
-    let stop = CancellationToken::new();
-    let mut failures = AcceptFailures::default();
-    let mut log = AcceptLog::default();
-    loop {
+    let mut accepting = Accepting::new(core, listener, &door);
+    // Dropped before the connections are.
+    let _serving = Serving::new(core);
+    tokio::select! {
+        biased;
+        _ = &mut shutdown => {}
+        broken = accepting.run() => return Err(broken),
+        never = &mut keep => match never {},
+    }
+    let _stopping = Stopping::new(core);
+    let began = Instant::now();
+    accepting.stop.begins.cancel();
+    if door.serves == Serves::Clients {
+        // Whom no instance knows is better told at once, by nobody at the door, to look elsewhere.
+        accepting.close();
+    }
+    let finished = async {
         tokio::select! {
             biased;
-            _ = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            never = &mut keep => match never {},
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    failures = AcceptFailures::default();
-                    log.works();
-                    if let Some(place) = Place::take(core, peer) {
-                        let serve = connection::serve(core.clone(), door.clone(), stream, peer, stop.clone(), place);
-                        connections.spawn(serve);
-                    }
-                }
-                Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
-                Err(error) => {
-                    if failures.one_more(connections.len()) {
-                        let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |it| it.to_string());
-                        return Err(ServeError::Accept { address, error });
-                    }
-                    log.failed(&error);
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            () = others_may_go(core, &door) => {}
+            broken = accepting.run() => warn!("while it stops, the gateway accepts nobody any more: {broken}"),
+        }
+        // Before the last look: who came by then is still served.
+        accepting.close();
+        quiet(core).await;
+    };
+    in_time(core, began, finished).await;
+    accepting.close();
+    end(core, &mut accepting.connections, began).await;
+    Ok(())
+}
+
+/// A listener and those who came by it. Dropped, it ends every connection.
+struct Accepting<'a> {
+    core: &'a Arc<GatewayCore>,
+    /// None: nobody comes any more.
+    listener: Option<TcpListener>,
+    door: Arc<Door>,
+    connections: JoinSet<()>,
+    /// Told to each connection when it is to end.
+    stop: Stop,
+    failures: AcceptFailures,
+    log: AcceptLog,
+}
+
+impl<'a> Accepting<'a> {
+    fn new(core: &'a Arc<GatewayCore>, listener: TcpListener, door: &Arc<Door>) -> Self {
+        Self {
+            core,
+            listener: Some(listener),
+            door: door.clone(),
+            connections: JoinSet::new(),
+            stop: Stop::default(),
+            failures: AcceptFailures::default(),
+            log: AcceptLog::default(),
         }
     }
-    drop(listener);
-    let _stopping = Stopping::new(core);
-    drain(core, &mut connections, &stop).await;
-    Ok(())
+
+    /// Accepts until that is no use any more, and tells why.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nobody; it can be called again.
+    async fn run(&mut self) -> ServeError {
+        loop {
+            let Self { listener, connections, .. } = self;
+            let accepted = async {
+                match listener {
+                    Some(listener) => listener.accept().await,
+                    None => pending().await,
+                }
+            };
+            let accepted = tokio::select! {
+                biased;
+                Some(_) = connections.join_next() => continue,
+                accepted = accepted => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.failures = AcceptFailures::default();
+                    self.log.works();
+                    self.take(stream, peer);
+                }
+                Err(error) if is_of_one_connection(&error) => {
+                    debug!(%error, "a connection was gone before it was accepted");
+                }
+                Err(error) => {
+                    if self.failures.one_more(self.connections.len()) {
+                        let address = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
+                        let address = address.map_or_else(|| "its address".to_owned(), |it| it.to_string());
+                        return ServeError::Accept { address, error };
+                    }
+                    self.log.failed(&error);
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Accepting<'_> {
+    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if let Some(place) = Place::take(self.core, peer) {
+            let (core, door, stop) = (self.core.clone(), self.door.clone(), self.stop.clone());
+            self.connections.spawn(connection::serve(core, door, stream, peer, stop, place));
+        }
+    }
+
+    /// Nobody comes any more. Who has connected already is taken in: closed with the listener, a client would lose the
+    /// call that it has just sent. Clients are told to go that have sent none yet.
+    fn close(&mut self) {
+        let Some(listener) = self.listener.take().and_then(|listener| listener.into_std().ok()) else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.take(stream, peer);
+            }
+        }
+        self.stop.is_over.cancel();
+    }
+}
+
+/// Waits until those clients have gone that were here when the gateway was told to stop. Until then who comes is served
+/// and told to go too, and instances get their tunnels back; after it clients had better find nobody here, and go to
+/// another gateway, than come again and again and keep this one from its end. No client comes by the door of instances:
+/// it is open to the end.
+async fn others_may_go(core: &GatewayCore, door: &Door) {
+    last_calls(core).await;
+    if door.serves == Serves::Instances {
+        return quiet(core).await;
+    }
+    while core.counts.calling(Calling::Early) > 0 {
+        sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Waits out the calls that clients sent before they knew, for about a round trip.
+async fn last_calls(core: &GatewayCore) {
+    sleep(LAST_CALLS.min(core.limits.drain_timeout)).await;
+    // Who calls from inside of this process is told by the answer, or it would go on for ever.
+    core.counts.close();
+}
+
+/// Waits until no call runs. A call is over when h2 has its answer; a slow client has it only when its connection has
+/// ended.
+async fn quiet(core: &GatewayCore) {
+    let counts = &core.counts;
+    while counts.calls() + counts.calling(Calling::Early) + counts.calling(Calling::Late) > 0 {
+        sleep(DRAIN_LOOK).await;
+    }
 }
 
 /// Whether a door may be at an address that others reach.
@@ -115,19 +230,38 @@ fn may_listen(core: &GatewayCore, address: SocketAddr, door: &Door) -> Result<()
     }
 }
 
+/// A listener serves the gateway. With the last one all tunnels end: those whose streams are cut off with it are not to
+/// be waited for.
+struct Serving<'a>(&'a GatewayCore);
+
+impl<'a> Serving<'a> {
+    fn new(core: &'a GatewayCore) -> Self {
+        core.counts.serve_began();
+        Self(core)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if self.0.counts.serve_ended() {
+            self.0.registry.close_all(CloseCode::Shutdown, "the gateway stops");
+        }
+    }
+}
+
 /// The gateway lets nobody in any more; over when the gateway has stopped, for it may be served again.
 struct Stopping<'a>(&'a GatewayCore);
 
 impl<'a> Stopping<'a> {
     fn new(core: &'a GatewayCore) -> Self {
-        core.counts.set_stopping(true);
+        core.counts.stop_began();
         Self(core)
     }
 }
 
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
-        self.0.counts.set_stopping(false);
+        self.0.counts.stop_ended();
     }
 }
 
@@ -135,18 +269,19 @@ impl Drop for Stopping<'_> {
 pub(super) async fn drain_mounted(core: &GatewayCore) {
     let began = Instant::now();
     core.counts.set_stopping(true);
-    finish_calls(core, began).await;
+    let finished = async {
+        last_calls(core).await;
+        quiet(core).await;
+    };
+    in_time(core, began, finished).await;
     core.registry.parking.close();
     core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
     end_tunnels(core).await;
     info!(took = ?began.elapsed(), "stopped");
 }
 
-/// Lets running calls finish, for so long; then ends them, the tunnels and the connections.
-async fn drain(core: &GatewayCore, connections: &mut JoinSet<()>, stop: &CancellationToken) {
-    let began = Instant::now();
-    stop.cancel();
-    finish_calls(core, began).await;
+/// Ends what still runs, the tunnels and the connections.
+async fn end(core: &GatewayCore, connections: &mut JoinSet<()>, began: Instant) {
     core.registry.parking.close();
     core.registry.close_all(CloseCode::Shutdown, "the gateway stops");
     // The answers of the calls that ended here, and the tunnels' last words.
@@ -160,28 +295,18 @@ async fn drain(core: &GatewayCore, connections: &mut JoinSet<()>, stop: &Cancell
     info!(took = ?began.elapsed(), "stopped");
 }
 
-/// Waits until no call runs, or they have had their time.
-async fn finish_calls(core: &GatewayCore, began: Instant) {
+/// Tells everybody that the gateway stops, and lets that which runs finish as long as it may.
+async fn in_time(core: &GatewayCore, began: Instant, finished: impl Future<Output = ()>) {
     // Nobody is let in whom they could wait for.
     core.registry.parking.wake_all();
-    info!(calls = core.counts.calls(), "stopping: running calls finish");
-    let hard = sleep_until(began + core.limits.drain_timeout);
-    let quiet = async {
-        // Clients may still send calls for about a round trip after they were told not to.
-        sleep(LAST_CALLS.min(core.limits.drain_timeout)).await;
-        // Who calls from inside of this process is told by the answer, or it would go on for ever.
-        core.counts.close();
-        while core.counts.calls() > 0 {
-            sleep(DRAIN_LOOK).await;
-        }
-        // A call is over when h2 has its answer; a slow client has it only when its connection has ended.
-        while core.counts.connections() > core.registry.tunnels().len() {
-            sleep(DRAIN_LOOK).await;
-        }
-    };
+    let gateways = core.peers.list();
+    core.registry.drain_all(&gateways);
+    info!(calls = core.counts.calls(), gateways = gateways.join(", "), "stopping: running calls finish");
     tokio::select! {
-        () = quiet => {}
-        () = hard => warn!(calls = core.counts.calls(), "running calls did not finish in time: they end now"),
+        () = finished => {}
+        () = sleep_until(began + core.limits.drain_timeout) => {
+            warn!(calls = core.counts.calls(), "running calls did not finish in time: they end now");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     GatewayCore,
     route::{NotLearnt, Turn},
 };
-use crate::status::shown;
+use crate::{clock, status::shown};
 
 /// Whoever says this `hello` is let in: clients can call all that it answers.
 pub(super) fn learn(core: &GatewayCore, hello: &Hello) {
@@ -38,6 +38,7 @@ pub(super) fn learn(core: &GatewayCore, hello: &Hello) {
 
 fn add(core: &GatewayCore, turn: &Turn<'_>, service: &Arc<str>) -> Result<(), NotLearnt> {
     let (target, serving) = core.registry.add(service, turn.balancing()).ok_or(NotLearnt::Full)?;
+    core.retries.add(clock::now());
     let route = core.routes.add_learnt(turn, service, target)?;
     if let Some(method) = core.routes.method(route) {
         core.meters.add(method);

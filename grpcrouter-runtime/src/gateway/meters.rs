@@ -31,10 +31,14 @@ pub(crate) struct Meters {
     ready: Mutex<usize>,
     accepted: Counter,
     pub(super) rejected: Counter,
+    /// A tunnel went on over another stream.
+    pub(super) resumed: Counter,
     /// No Hello came, or none that can be read.
     pub(super) unreadable: Counter,
     sent: Counter,
     refused: Counter,
+    retried: Counter,
+    not_retried: Counter,
 }
 
 impl Meters {
@@ -50,9 +54,12 @@ impl Meters {
             ready: Mutex::new(0),
             accepted: counter!("grpcrouter_registrations_total", "result" => "accepted"),
             rejected: counter!("grpcrouter_registrations_total", "result" => "rejected"),
+            resumed: counter!("grpcrouter_registrations_total", "result" => "resumed"),
             unreadable: counter!("grpcrouter_registrations_total", "result" => "unreadable"),
             sent: counter!("grpcrouter_calls_sent_total"),
             refused: counter!("grpcrouter_calls_refused_total"),
+            retried: counter!("grpcrouter_retries_total", "result" => "sent"),
+            not_retried: counter!("grpcrouter_retries_total", "result" => "no_budget"),
         }
     }
 
@@ -86,6 +93,11 @@ impl Meters {
     /// An instance did not take a call: it was full, drained, or went before it began; another may.
     pub(super) fn not_taken(&self) {
         self.refused.increment(1);
+    }
+
+    /// Another instance was there for a call that came back; whether its service had budget for that.
+    pub(super) fn retried(&self, paid: bool) {
+        if paid { &self.retried } else { &self.not_retried }.increment(1);
     }
 
     pub(super) fn connection_began(&self) {

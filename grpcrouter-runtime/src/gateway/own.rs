@@ -129,7 +129,7 @@ impl OwnService {
                 Some(left) => tokio::select! {
                     biased;
                     () = over => {}
-                    () = tokio::time::sleep(left) => return Answer::deadline(),
+                    () = tokio::time::sleep(left) => return Answer::deadline(Outcome::MaybeExecuted),
                 },
             }
             Answer::shutting_down("gateway", Outcome::MaybeExecuted)

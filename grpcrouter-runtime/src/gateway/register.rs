@@ -1,30 +1,38 @@
 //! Where an instance registers: reads its Hello, answers Welcome, and carries its tunnel while the stream lives.
 
+mod registered;
+mod resume;
+
 use std::{
     convert::Infallible,
     fmt::{self, Display},
-    future::{Future, pending},
+    future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use grpcrouter_protocol::{
-    Accepted, Agreement, Close, CloseCode, Config, Hello, Rejected, Side, TunnelId, Update, Welcome, decode_hello,
-    encode_welcome,
+    Accepted, Agreement, Config, Epoch, Hello, Rejected, Side, TokenHash, TunnelId, Welcome, decode_hello,
+    encode_close, encode_welcome,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use tonic::server::NamedService;
 use tower_service::Service;
-use tracing::{debug, warn};
+use tracing::warn;
 
+pub(super) use self::resume::Resumable;
+use self::{
+    registered::{OnStream, Registration},
+    resume::{NotResumed, fresh_token},
+};
 use super::{
     GatewayCore,
-    admission::{self, Admitted, Entitlement, Refusal},
+    admission::{self, Admitted},
     learn::learn,
     peer::Peer,
     registry::Instance,
@@ -32,7 +40,7 @@ use super::{
 use crate::{
     metadata,
     status::{Answer, shown},
-    tunnel::{Messages, Started, TunnelBody, TunnelEvents, TunnelHandle, attach, why},
+    tunnel::{Messages, TunnelBody, TunnelHandle, attach},
 };
 
 /// The path of the one method.
@@ -130,6 +138,25 @@ where
             Err(error) => return (bad_hello(&core, &peer, &error.to_string()), None),
         },
     };
+    if let Some(resume) = &hello.resume {
+        return match self::resume::resume(&core, &hello, resume, entry, from.as_ref()) {
+            Ok((resumed, registration)) => {
+                let at = resumed.epoch;
+                let tunnel = registration.instance.tunnel.clone();
+                let body = TunnelBody::new(tunnel, at, encode_welcome(&Welcome::Resumed(resumed)), Side::Gateway);
+                let stream = RegisterStream { incoming, stream: OnStream::new(registration, at) };
+                (grpc(tonic::body::Body::new(body)), Some(stream))
+            }
+            Err(NotResumed::Rejected(rejected)) => {
+                core.meters.rejected.increment(1);
+                (reject(&peer, &hello, rejected), None)
+            }
+            Err(NotResumed::Closed(close)) => {
+                core.meters.rejected.increment(1);
+                (say(encode_close(Side::Gateway, &close)), None)
+            }
+        };
+    }
     let (admitted, entitlement) = match admission::admit(&core, &hello, entry) {
         Ok(Admitted { agreement, entitlement }) => (agreement, entitlement),
         Err(rejected) => {
@@ -137,21 +164,26 @@ where
             return (reject(&peer, &hello, rejected), None);
         }
     };
-    let (welcome, config) = accept(&core.limits.tunnel, admitted);
+    let gateways = core.peers.list();
+    let (welcome, config, token) = accept(core.process, &core.limits.tunnel, admitted, gateways.clone());
+    let tunnel_id = welcome.tunnel_id;
     let hello = Hello { max_calls: u64::from(config.max_open_calls), ..hello };
     learn(&core, &hello);
-    let tunnel = TunnelHandle::gateway(config, &core.windows, core.meters.tunnel.clone());
-    let body = TunnelBody::new(tunnel.clone(), encode_welcome(&welcome), Side::Gateway);
+    let tunnel = TunnelHandle::gateway(config, &core.windows, core.meters.tunnel.clone(), token);
+    let welcome = encode_welcome(&Welcome::Accepted(welcome));
+    let body = TunnelBody::new(tunnel.clone(), Epoch::FIRST, welcome, Side::Gateway);
     let principal = entitlement.as_ref().map(|entitlement| entitlement.principal().clone());
     let instance = Arc::new(Instance::new(hello, tunnel, peer).registered_as(principal));
-    let stream = RegisterStream { incoming, registration: Registration::new(core, instance, entitlement) };
+    let registration = Registration::new(core, instance, tunnel_id, entitlement);
+    registration.catch_up(&gateways);
+    let stream = RegisterStream { incoming, stream: OnStream::new(registration, Epoch::FIRST) };
     (grpc(tonic::body::Body::new(body)), Some(stream))
 }
 
 /// The instance's side of an accepted stream.
 pub(super) struct RegisterStream<B> {
     incoming: Messages<Pin<Box<B>>>,
-    registration: Registration,
+    stream: OnStream,
 }
 
 impl<B> RegisterStream<B>
@@ -159,153 +191,55 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    /// Carries the tunnel until the stream is over.
+    /// Carries the tunnel until the stream is over, or another one has the tunnel.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the tunnel and every call in it.
+    /// Dropping the future is the loss of the stream: the tunnel is kept for the resume window.
     pub(super) async fn carry(mut self) {
-        let Self { incoming, registration } = &mut self;
+        let Self { incoming, stream } = &mut self;
+        let registration = stream.registration();
         let detached = tokio::select! {
             biased;
-            detached = attach(&registration.instance.tunnel, incoming, registration) => detached,
+            detached = attach(&registration.instance.tunnel, stream.at(), incoming, registration) => detached,
             never = registration.replaced() => match never {},
             never = registration.learn() => match never {},
             never = registration.disowned() => match never {},
         };
-        registration.why = registration.disowned.get().cloned().unwrap_or_else(|| detached.to_string());
+        self.stream.ended(detached.to_string());
     }
 }
 
-/// An instance in the registry, for as long as this lives.
-struct Registration {
-    core: Arc<GatewayCore>,
-    instance: Arc<Instance>,
-    why: String,
-    /// As whom it is here; none where nobody asks.
-    entitlement: Option<Entitlement>,
-    /// Why it may not be here any more.
-    disowned: OnceLock<String>,
-}
-
-impl Registration {
-    fn new(core: Arc<GatewayCore>, instance: Arc<Instance>, entitlement: Option<Entitlement>) -> Self {
-        if let Some(displaced) = core.registry.insert(&instance) {
-            if displaced.incarnation != instance.incarnation {
-                warn!(instance = %instance.id, "a second process registered with this instance id and takes its new calls");
-            }
-            displaced.successor.send_replace(Some(instance.incarnation));
-        }
-        core.meters.came(&core.registry);
-        if let Some(reflection) = &core.reflection {
-            reflection.came(&instance);
-        }
-        let why = "its connection was dropped".to_owned();
-        Self { core, instance, why, entitlement, disowned: OnceLock::new() }
-    }
-
-    /// Brings what the instance offers to reflection, beside all else.
-    async fn learn(&self) -> Infallible {
-        if let Some(reflection) = &self.core.reflection {
-            reflection.learn(&self.instance).await;
-        }
-        pending().await
-    }
-
-    /// Once it may not be here any more: closes the tunnel, whatever runs in it; `attach` sees that.
-    async fn disowned(&self) -> Infallible {
-        if let Some(entitlement) = &self.entitlement {
-            self.disown(&entitlement.ended(&self.core.admission).await);
-        }
-        pending().await
-    }
-
-    fn disown(&self, refusal: &Refusal) {
-        let instance = &self.instance;
-        let proof = self.entitlement.as_ref().map(Entitlement::proof);
-        warn!(instance = %instance.id, proof, "the instance may not be here any more: {refusal}");
-        let _ = self.disowned.set("it may not be registered here any more".to_owned());
-        let close = Close {
-            code: CloseCode::PermissionDenied,
-            reason: refusal.to_string(),
-            retry_after: refusal.retry_after(),
-        };
-        instance.tunnel.close(close);
-    }
-
-    /// Once another of the same instance id took over: closes the tunnel when its calls have ended; `attach` sees that.
-    async fn replaced(&self) -> Infallible {
-        let instance = &self.instance;
-        let mut successor = instance.successor.subscribe();
-        // The sender is in the instance that is held here.
-        let by = successor.wait_for(Option::is_some).await.ok().and_then(|by| *by);
-        let drained = async {
-            while instance.tunnel.open_calls() > 0 {
-                tokio::time::sleep(DRAINED_LOOK).await;
-            }
-        };
-        let _ = tokio::time::timeout(self.core.limits.drain_timeout, drained).await;
-        let reason = if by == Some(instance.incarnation) {
-            "a later stream of the same instance took over".to_owned()
-        } else {
-            format!("another process registered as instance {}: give each its own .instance_id(..)", instance.id)
-        };
-        instance.tunnel.close(Close { code: CloseCode::Replaced, reason, retry_after: Duration::ZERO });
-        pending().await
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        // Also if the stream was never carried: no call may wait in a tunnel that nobody reads.
-        self.instance.tunnel.close(Close {
-            code: CloseCode::Shutdown,
-            reason: String::new(),
-            retry_after: Duration::ZERO,
-        });
-        if let Some(reflection) = &self.core.reflection {
-            reflection.went(&self.instance);
-        }
-        self.core.registry.remove(&self.instance, &self.why);
-        self.core.meters.went(&self.core.registry);
-    }
-}
-
-impl TunnelEvents for Registration {
-    fn started(&self, _: &TunnelHandle, _: Started) {
-        // Only instances are sent calls; the core lets no such frame through to a gateway.
-    }
-
-    fn draining(&self, _: Vec<String>) {
-        self.core.registry.drain(&self.instance);
-        self.core.meters.instances_changed(&self.core.registry);
-    }
-
-    fn updated(&self, update: Update) {
-        if let Some(Err(refusal)) = self.entitlement.as_ref().map(|it| it.check(&self.core.admission)) {
-            return self.disown(&refusal);
-        }
-        self.core.registry.update(&self.instance, &update);
-        self.core.meters.instances_changed(&self.core.registry);
-    }
-
-    fn closed(&self, close: &Close) {
-        debug!(instance = %self.instance.id, why = why(close.code), reason = shown(&close.reason), "tunnel closed");
-    }
-}
-
-fn accept(limits: &Config, agreement: Agreement) -> (Welcome, Config) {
+/// What the instance is told, what holds for its tunnel, and what resumes that.
+fn accept(
+    process: [u8; 8],
+    limits: &Config,
+    agreement: Agreement,
+    gateways: Vec<String>,
+) -> (Accepted, Config, TokenHash) {
     let config = Config { max_open_calls: agreement.max_open_calls, ..limits.clone() };
-    let welcome = Welcome::Accepted(Accepted {
+    let fresh = fresh_token();
+    let accepted = Accepted {
         version: agreement.version,
         features: agreement.features,
-        tunnel_id: TunnelId(rand::random()),
-        resume_token: Bytes::new(),
+        tunnel_id: tunnel_id(process),
+        // Where nothing is resumed nobody needs one.
+        resume_token: if config.resume_window.is_zero() { Bytes::new() } else { fresh.token },
         heartbeat: config.heartbeat,
-        resume_window: Duration::ZERO,
+        resume_window: config.resume_window,
         limits: config.limits(),
-        gateways: Vec::new(),
-    });
-    (welcome, config)
+        gateways,
+    };
+    (accepted, config, fresh.hash)
+}
+
+/// By chance, behind what tells this gateway from others.
+fn tunnel_id(process: [u8; 8]) -> TunnelId {
+    let own: [u8; 8] = rand::random();
+    let mut id = [0; 16];
+    for (to, from) in id.iter_mut().zip(process.into_iter().chain(own)) {
+        *to = from;
+    }
+    TunnelId(id)
 }
 
 fn reject(peer: &str, hello: &Hello, rejected: Rejected) -> Response<tonic::body::Body> {
@@ -314,9 +248,13 @@ fn reject(peer: &str, hello: &Hello, rejected: Rejected) -> Response<tonic::body
 }
 
 fn say_rejected(rejected: Rejected) -> Response<tonic::body::Body> {
+    say(encode_welcome(&Welcome::Rejected(rejected)))
+}
+
+/// The one message of a stream that ends with it.
+fn say(message: Bytes) -> Response<tonic::body::Body> {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let message = encode_welcome(&Welcome::Rejected(rejected));
     let body = Full::new(message).with_trailers(std::future::ready(Some(Ok(trailers))));
     grpc(tonic::body::Body::new(body))
 }
@@ -336,9 +274,6 @@ fn grpc(body: tonic::body::Body) -> Response<tonic::body::Body> {
 /// A Hello is the first thing that an instance sends; who sends none holds a connection for nothing.
 const HELLO_DUE: Duration = Duration::from_secs(5);
 
-/// How often a displaced tunnel is looked at: its calls have their own ends, nothing waits for this.
-const DRAINED_LOOK: Duration = Duration::from_millis(100);
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -350,7 +285,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        gateway::{registry::hello, tests::gateway},
+        gateway::{
+            Gateway,
+            registry::hello,
+            tests::{OrdersRouter, gateway},
+        },
         tunnel::{CallEvent, CallSink},
     };
 
@@ -378,11 +317,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_never_carried_ends_the_calls_that_were_sent_there() {
-        let gateway = gateway();
+    async fn a_stream_that_is_never_carried_ends_the_calls_that_were_sent_there_where_nothing_is_kept() {
+        let gateway = Gateway::builder().add_router::<OrdersRouter>().resume_window(Duration::ZERO).build().unwrap();
         let stream = accepted(gateway.core(), &hello("a", "shop.Orders")).await;
         let told = Arc::new(Told::default());
-        let tunnel = stream.registration.instance.tunnel.clone();
+        let tunnel = stream.stream.registration().instance.tunnel.clone();
         tunnel.open(OpenCall::default(), told.clone()).unwrap();
         assert_eq!(gateway.stats().instances, 1);
 
@@ -397,11 +336,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn processes_that_come_again_after_their_connection_fell_silent_are_not_taken_for_two_that_fight() {
+        let gateway = gateway();
+        for restart in 0..8u8 {
+            let mut hello = hello("a", "shop.Orders");
+            hello.incarnation.0 = [restart; 16];
+            let stream = accepted(gateway.core(), &hello).await;
+            tokio::spawn(stream.carry());
+
+            // Not a byte comes from it. It is pinged once, and is not given up yet.
+            tokio::time::sleep(Duration::from_secs(11)).await; // waits because silence is under test, in paused time
+            assert_eq!(gateway.stats().instances, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_tunnel_that_another_took_over_ends_once_its_calls_have_and_nothing_is_left_running() {
         let gateway = gateway();
         let core = gateway.core();
         let first = accepted(core, &hello("a", "shop.Orders")).await;
-        let instance = first.registration.instance.clone();
+        let instance = first.stream.registration().instance.clone();
         let told = Arc::new(Told::default());
         instance.tunnel.open(OpenCall::default(), told.clone()).unwrap();
 
@@ -415,7 +369,11 @@ mod tests {
         instance.tunnel.cancel(CallId::from_raw(0), grpcrouter_protocol::CancelReason::ClientGone);
         tokio::time::timeout(Duration::from_secs(60), carried).await.unwrap();
         assert_eq!(gateway.stats().tunnels, 1);
+        // Lost before it was carried: kept as any other, as long as the window is.
         drop(second);
+        assert_eq!((gateway.stats().tunnels, gateway.stats().instances), (1, 0));
+        tokio::time::sleep(Duration::from_secs(16)).await; // waits because the window is under test, in paused time
         assert_eq!(gateway.stats().tunnels, 0);
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
     }
 }

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 pub(super) use self::changes::OnChange;
 pub use self::changes::{InstanceChange, InstanceState, InstanceWatch, RegisteredInstance};
+pub(super) use self::instance::AWAITED_FOR;
 pub(super) use self::seat::Seat;
 #[cfg(test)]
 pub(super) use self::tests::hello;
@@ -124,9 +125,9 @@ impl Registry {
             // The same process dialled again: it has given up its other tunnel.
             return Ok(());
         }
-        let is_well = !incumbent.facts().draining && !incumbent.tunnel.is_closed();
-        let now = clock::now();
-        if is_well { tunnels.takeovers.ask(now) } else { tunnels.takeovers.may_take(now) }
+        // One that goes, or that nobody hears any more, is displaced by a restart, however often.
+        let is_well = !incumbent.facts().draining && incumbent.tunnel.is_attached() && incumbent.tunnel.is_answering();
+        if is_well { tunnels.takeovers.ask(clock::now()) } else { Ok(()) }
     }
 
     /// Lets `instance` take calls. One of the same id takes no new ones any more; it is returned.
@@ -154,7 +155,8 @@ impl Registry {
         let services = instance.services.join(", ");
         let version = Some(instance.software_version.as_str()).filter(|version| !version.is_empty());
         let principal = instance.principal.as_ref().map(|principal| principal.as_str());
-        info!(instance = %instance.id, services, principal, peer = %instance.peer, version, "instance joined");
+        let peer = instance.facts().peer.clone();
+        info!(instance = %instance.id, services, principal, peer, version, "instance joined");
         for service in &instance.services {
             if self.target(service).is_none() {
                 warn!(
@@ -181,12 +183,12 @@ impl Registry {
         self.watchers.tell(|| InstanceChange::Left { instance: instance.shown(), why: why.to_owned() });
 
         let here = instance.since.elapsed();
-        let calls = instance.calls();
+        let (calls, peer) = (instance.calls(), instance.facts().peer.clone());
         info!(
             instance = %instance.id,
             services = instance.services.join(", "),
             principal = instance.principal.as_ref().map(|principal| principal.as_str()),
-            peer = %instance.peer,
+            peer,
             why,
             here = ?Duration::from_millis(u64::try_from(here.as_millis()).unwrap_or(u64::MAX)),
             calls,
@@ -201,6 +203,29 @@ impl Registry {
             self.answered(instance).for_each(Target::changed);
         }
         self.watchers.tell(|| InstanceChange::Changed(instance.shown()));
+    }
+
+    /// The tunnel of `instance` has lost its stream, or is on another one, or lost it a moment ago: looks which. Tells how
+    /// long it was without, if it was.
+    pub(super) fn stream_changed(&self, instance: &Arc<Instance>) -> Option<Duration> {
+        let mut was_away = None;
+        let changed = self.change(instance, |facts| {
+            let before = facts.away;
+            was_away = before.map(|since| since.elapsed());
+            // Looked at here, under the lock: of several who tell of changes the last one knows best.
+            facts.away = (!instance.tunnel.is_attached()).then(|| before.unwrap_or_else(Instant::now));
+        });
+        // Also if nothing is different: a call that found it away, and waits since, may not have been seen by who told last.
+        self.answered(instance).for_each(Target::changed);
+        if changed || was_away.is_some() {
+            self.watchers.tell(|| InstanceChange::Changed(instance.shown()));
+        }
+        was_away
+    }
+
+    /// `instance` dialled again, from here.
+    pub(super) fn dialled_again(&self, instance: &Instance, peer: &str) {
+        instance.facts().peer = peer.to_owned();
     }
 
     /// What `instance` says of itself has changed; an older word than the last one counts for nothing.
@@ -305,6 +330,20 @@ impl Registry {
     pub(super) fn close_all(&self, code: CloseCode, reason: &str) {
         for instance in self.tunnels() {
             instance.tunnel.close(Close { code, reason: reason.to_owned(), retry_after: Duration::ZERO });
+        }
+    }
+
+    /// Tells everybody that this gateway stops, and of the others.
+    pub(super) fn drain_all(&self, gateways: &[String]) {
+        for instance in self.tunnels() {
+            instance.tunnel.drain_to(gateways.to_vec());
+        }
+    }
+
+    /// Tells everybody which other gateways there are now.
+    pub(super) fn tell_peers(&self, gateways: &[String]) {
+        for instance in self.tunnels() {
+            instance.tunnel.peers_changed(gateways.to_vec());
         }
     }
 

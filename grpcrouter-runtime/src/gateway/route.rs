@@ -55,6 +55,8 @@ pub(crate) struct MethodRoute {
     /// What stands before the key in a path that has one.
     before_key: Option<String>,
     pub(super) waits: bool,
+    /// Whether a call may be executed twice.
+    pub(super) may_repeat: bool,
     /// What the options ask for.
     pub(super) balancing: LoadBalancing,
 }
@@ -188,6 +190,7 @@ impl Draft {
             let options = own.cloned().unwrap_or_default().over(service.options());
             let target = self.target(options.target().unwrap_or(&owner));
             let route = MethodRoute::new(&of, &owner, name, kind, target, &options)?;
+            let route = MethodRoute { may_repeat: service.may_repeat(name), ..route };
             let id = RouteId(self.methods.len());
             let bare = format!("/{owner}/{name}");
             self.claim(bare.clone(), id, &owner)?;
@@ -256,6 +259,7 @@ impl MethodRoute {
             prefix: prefix.map(str::to_owned),
             key,
             waits: options.waits(),
+            may_repeat: false,
             balancing: options.load_balancing(),
         })
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::strategy::{Asked, Field};
 use crate::{
-    codegen::{FieldPath, Kind, LoadBalancing, MethodRoutes, OnMissingKey, ServiceSpec, Strategy},
+    codegen::{FieldPath, IdempotencyLevel, Kind, LoadBalancing, MethodRoutes, OnMissingKey, ServiceSpec, Strategy},
     error::ConfigError,
 };
 
@@ -38,6 +38,8 @@ pub struct ServiceRoutes {
     options: Options,
     methods: Vec<(Name, Kind)>,
     own: Vec<(Name, Options)>,
+    /// Of those that may be executed twice.
+    repeatable: Vec<(Name, IdempotencyLevel)>,
     any_method: bool,
     descriptors: Bytes,
 }
@@ -66,6 +68,7 @@ impl ServiceRoutes {
             options: Options::default(),
             methods: Vec::new(),
             own: Vec::new(),
+            repeatable: Vec::new(),
             any_method: false,
             descriptors: Bytes::new(),
         }
@@ -107,6 +110,13 @@ impl ServiceRoutes {
     /// Sets what is different for one of the methods, as `(grpcrouter.method_routes_to)` does.
     pub fn method_routes(mut self, method: impl Into<Cow<'static, str>>, routes: MethodRoutes<'_>) -> Self {
         self.own.push((method.into(), routes.into()));
+        self
+    }
+
+    /// Says that one of the methods may be executed twice, as protobuf's option `idempotency_level` does: where an instance
+    /// is lost with a call of it, another gets the call. Of no other method a call is ever executed twice.
+    pub fn idempotency_level(mut self, method: impl Into<Cow<'static, str>>, level: IdempotencyLevel) -> Self {
+        self.repeatable.push((method.into(), level));
         self
     }
 
@@ -168,6 +178,7 @@ impl ServiceRoutes {
     /// Of generated code.
     pub(super) fn generated(spec: &ServiceSpec) -> Self {
         let own = spec.methods.iter().filter(|method| method.routes != MethodRoutes::new());
+        let repeatable = spec.methods.iter().filter(|method| method.idempotency_level.may_repeat());
         Self {
             name: Cow::Borrowed(spec.name),
             options: Options {
@@ -182,6 +193,7 @@ impl ServiceRoutes {
             },
             methods: spec.methods.iter().map(|method| (Cow::Borrowed(method.name), method.kind)).collect(),
             own: own.map(|method| (Cow::Borrowed(method.name), method.routes.into())).collect(),
+            repeatable: repeatable.map(|method| (Cow::Borrowed(method.name), method.idempotency_level)).collect(),
             any_method: false,
             descriptors: Bytes::from_static(spec.descriptors),
         }
@@ -225,6 +237,12 @@ impl ServiceRoutes {
         })
     }
 
+    /// Whether a call of this method may be executed twice.
+    pub(super) fn may_repeat(&self, method: &str) -> bool {
+        let said = self.repeatable.iter().rev().find(|(name, _)| name == method);
+        said.is_some_and(|(_, level)| level.may_repeat())
+    }
+
     /// # Errors
     /// Names that no service or method can have, and routes of a method that is not there.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -241,6 +259,10 @@ impl ServiceRoutes {
         if let Some((method, _)) = self.own.iter().find(|(name, _)| !has(name)) {
             let why = format!("{} has no such method here: add it, such as with unary({method:?})", self.name);
             return Err(ConfigError::setting("method_routes", method, why));
+        }
+        if let Some((method, _)) = self.repeatable.iter().find(|(name, _)| !has(name)) {
+            let why = format!("{} has no such method here: add it, such as with unary({method:?})", self.name);
+            return Err(ConfigError::setting("idempotency_level", method, why));
         }
         Ok(())
     }
@@ -329,7 +351,8 @@ mod tests {
     static METHODS: &[MethodSpec] = &[
         MethodSpec::new("shop.Orders", "Buy", "/shop.Orders/Buy", Kind::Unary),
         MethodSpec::new("shop.Orders", "Watch", "/shop.Orders/Watch", Kind::ServerStreaming)
-            .routes(MethodRoutes::new().routing_key("shelf")),
+            .routes(MethodRoutes::new().routing_key("shelf"))
+            .idempotency_level(IdempotencyLevel::NoSideEffects),
     ];
     static SPEC: ServiceSpec = ServiceSpec::new("shop.Orders", "shop.v2.Orders")
         .routing_key("tenant")
@@ -352,11 +375,17 @@ mod tests {
             .wait_for_instance(true)
             .unary("Buy")
             .server_streaming("Watch")
-            .method_routes("Watch", MethodRoutes::new().routing_key("shelf"));
+            .method_routes("Watch", MethodRoutes::new().routing_key("shelf"))
+            .idempotency_level("Watch", IdempotencyLevel::NoSideEffects);
         let generated = ServiceRoutes::generated(&SPEC);
 
         assert_eq!((by_hand.name(), by_hand.options()), (generated.name(), generated.options()));
         assert!(by_hand.methods().eq(generated.methods()));
+        for routes in [&by_hand, &generated] {
+            assert_eq!(["Buy", "Watch"].map(|method| routes.may_repeat(method)), [false, true]);
+        }
+        let taken_back = by_hand.clone().idempotency_level("Watch", IdempotencyLevel::Unknown);
+        assert!(!taken_back.may_repeat("Watch"));
         by_hand.check().unwrap();
         generated.check().unwrap();
     }
@@ -370,5 +399,7 @@ mod tests {
         assert!(refused(ServiceRoutes::new("a.S").unary("/a.S/Buy")).contains("the name of a method"));
         let other = ServiceRoutes::new("a.S").unary("Buy").method_routes("Bye", MethodRoutes::new());
         assert!(refused(other).contains("a.S has no such method here"));
+        let other = ServiceRoutes::new("a.S").unary("Buy").idempotency_level("Bye", IdempotencyLevel::Idempotent);
+        assert!(refused(other).starts_with("idempotency_level(Bye) cannot be used: a.S has no such method here"));
     }
 }

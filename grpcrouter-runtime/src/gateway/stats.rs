@@ -15,9 +15,10 @@ pub struct GatewayStats {
     pub connections: usize,
     /// Calls that have come and not ended.
     pub calls: usize,
-    /// Those of the calls that wait for an instance, as the option `wait_for_instance` lets them.
+    /// Those of the calls that wait for an instance: as the option `wait_for_instance` lets them, or for one that has just
+    /// lost its connection.
     pub parked_calls: usize,
-    /// Tunnels, also those that only finish what they carry.
+    /// Tunnels, also those that only finish what they carry, and those whose instance is waited for.
     pub tunnels: usize,
     /// Instances that take new calls.
     pub instances: usize,
@@ -27,12 +28,26 @@ pub struct GatewayStats {
     pub queued_bytes: usize,
 }
 
+/// When a client's connection came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calling {
+    /// Before the gateway was told to stop.
+    Early,
+    Late,
+}
+
 /// The counters behind [`GatewayStats`], and whether the gateway is about to end.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     connections: AtomicUsize,
+    /// Those of them that calls may come on: early ones, late ones.
+    calling: [AtomicUsize; 2],
     calls: AtomicUsize,
     queued: AtomicUsize,
+    /// Listeners that serve it.
+    serves: AtomicUsize,
+    /// Listeners that stop it now.
+    stops: AtomicUsize,
     stopping: AtomicBool,
     closed: AtomicBool,
     /// The same, for those who want to be told.
@@ -54,6 +69,28 @@ impl Counts {
 
     pub(super) fn connection_ended(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections of clients, or of whoever has not said yet what it is.
+    pub(super) fn calling(&self, which: Calling) -> usize {
+        self.calling_of(which).load(Ordering::Relaxed)
+    }
+
+    /// One more such connection; each must also be [gone](Self::calling_ended).
+    pub(super) fn calling_began(&self, which: Calling) {
+        self.calling_of(which).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn calling_ended(&self, which: Calling) {
+        self.calling_of(which).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn calling_of(&self, which: Calling) -> &AtomicUsize {
+        let [early, late] = &self.calling;
+        match which {
+            Calling::Early => early,
+            Calling::Late => late,
+        }
     }
 
     /// Each call that begins must end with [`call_ended`](Self::call_ended), from a `Drop`.
@@ -87,6 +124,30 @@ impl Counts {
         self.stopping.store(stopping, Ordering::Relaxed);
         self.closed.store(false, Ordering::Relaxed);
         self.whole.send_replace(if stopping { Whole::NotServing } else { Whole::Serving });
+    }
+
+    /// One more listener serves it; each that does must also [end](Self::serve_ended).
+    pub(super) fn serve_began(&self) {
+        self.serves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether that was the last one.
+    pub(super) fn serve_ended(&self) -> bool {
+        self.serves.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// One of its listeners begins to stop the gateway; each that does must also [end](Self::stop_ended).
+    pub(super) fn stop_began(&self) {
+        if self.stops.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.set_stopping(true);
+        }
+    }
+
+    /// The gateway may be served again once all of them have ended.
+    pub(super) fn stop_ended(&self) {
+        if self.stops.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.set_stopping(false);
+        }
     }
 
     /// Stopping, and for so long that nobody who was told so still sends calls.

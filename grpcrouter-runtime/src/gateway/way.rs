@@ -1,7 +1,7 @@
 //! The way that one call takes: its route, its key, who has it and who did not take it. Here a call begins and ends: what
 //! is counted, logged or learned of every call is told to [`Way::began`] and [`Way::ended`].
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use grpcrouter_protocol::{CallId, OpenCall, OpenCallError, Time, Trailers};
 use http::{HeaderMap, HeaderName};
@@ -39,6 +39,10 @@ pub(super) struct Way {
     pub(super) tried: Vec<Arc<Instance>>,
     /// How many of them had it and gave it back.
     pub(super) came_back: usize,
+    /// One of them may have executed it.
+    maybe_executed: bool,
+    /// The next one is to be paid for.
+    pub(super) owes: bool,
     /// What to answer if nobody does.
     pub(super) last: Option<Answer>,
     /// Given back when the call is over.
@@ -62,6 +66,8 @@ impl Way {
             at: None,
             tried: Vec::new(),
             came_back: 0,
+            maybe_executed: false,
+            owes: false,
             last: None,
             _held: held,
             began: clock::now(),
@@ -98,10 +104,31 @@ impl Way {
         }
     }
 
+    /// The instance that had the call is not done with it and never will be.
+    pub(super) fn back(&mut self, core: &GatewayCore, outcome: Outcome) {
+        self.maybe_executed |= outcome == Outcome::MaybeExecuted;
+        self.owes = true;
+        self.came_back += 1;
+        self.tried.extend(self.at.take().map(|seat| seat.instance().clone()));
+        self.last = Some(lost(core, outcome));
+    }
+
+    /// What its client is told: whatever the last instance did, one before may have executed the call.
+    pub(super) fn told<'a>(&self, answer: &'a Answer) -> Cow<'a, Answer> {
+        if self.maybe_executed {
+            Cow::Owned(answer.clone().outcome(Outcome::MaybeExecuted))
+        } else {
+            Cow::Borrowed(answer)
+        }
+    }
+
     /// The call begins. Each that does must end with [`ended`](Self::ended), from a `Drop`.
     pub(super) fn began(&self, core: &GatewayCore) {
         core.counts.call_began();
         core.meters.began(self.route);
+        if let Some(route) = self.route(core) {
+            core.retries.called(route.target);
+        }
     }
 
     /// The response begins.
@@ -172,7 +199,7 @@ pub(super) fn refused(core: &GatewayCore, route: Option<RouteId>, answer: &Answe
         method = route.and_then(|route| core.routes.method(route)).map(|route| route.path.as_str()),
         code = code_name(answer.code),
         reason = answer.reason.as_str(),
-        outcome = answer.outcome.map(Outcome::as_str),
+        outcome = answer.outcome.as_str(),
         "call refused"
     );
 }
@@ -183,7 +210,7 @@ pub(super) struct End {
     pub(super) code: Code,
     /// Why, if the gateway ended it and not the service.
     pub(super) reason: Option<Reason>,
-    /// Whether the service can have seen it, if the gateway ended it and knows.
+    /// Whether the service can have seen it, if the gateway ended it.
     pub(super) outcome: Option<Outcome>,
 }
 
@@ -198,6 +225,6 @@ impl End {
 
     /// The gateway answered.
     pub(super) fn here(answer: &Answer) -> Self {
-        Self { code: answer.code, reason: Some(answer.reason), outcome: answer.outcome }
+        Self { code: answer.code, reason: Some(answer.reason), outcome: Some(answer.outcome) }
     }
 }

@@ -263,3 +263,36 @@ fn credentials_that_were_spent_here_do_not_cross_and_others_do() {
     assert_eq!(crossing(Some("authorization")), ["x-api-key"]);
     assert_eq!(crossing(Some("x-api-key")), ["authorization"]);
 }
+
+#[test]
+fn a_repeated_call_tells_how_often_it_was_tried_before_on_top_of_its_clients_own_tries() {
+    let repeated = |headers: &[(&'static str, &'static str)], times: usize| {
+        let head = start_from_request(&map(headers), Text::default(), Text::default(), &Vouched::default()).unwrap();
+        let mut start = head.start;
+        (0..times).for_each(|_| count_attempt(&mut start, &Config::default()));
+        entries(&start.metadata)
+    };
+    let attempts = |count: &str| ("grpc-previous-rpc-attempts".to_owned(), count.as_bytes().to_vec());
+
+    assert_eq!(repeated(&[], 1), [attempts("1")]);
+    assert_eq!(repeated(&[("x-own", "a")], 3), [("x-own".to_owned(), b"a".to_vec()), attempts("3")]);
+    assert_eq!(repeated(&[("grpc-previous-rpc-attempts", "2")], 1), [attempts("3")]);
+    assert_eq!(repeated(&[("grpc-previous-rpc-attempts", "many")], 1), [attempts("1")]);
+}
+
+#[test]
+fn what_a_call_was_tried_is_left_out_where_it_would_be_too_much() {
+    let limits = Config::default();
+    let filled = |value: usize, entries: usize| {
+        let mut metadata = Metadata::builder();
+        metadata.push(b"x", &vec![b'v'; value]);
+        (1..entries).for_each(|_| metadata.push(b"", b""));
+        let mut start = Start { metadata: metadata.finish(), ..Start::default() };
+        count_attempt(&mut start, &limits);
+        start.metadata.len() > entries
+    };
+    let room = limits.max_metadata - 1 - "grpc-previous-rpc-attempts1".len();
+
+    assert!(filled(room, 1) && !filled(room + 1, 1));
+    assert!(filled(1, limits.max_metadata_entries - 1) && !filled(1, limits.max_metadata_entries));
+}

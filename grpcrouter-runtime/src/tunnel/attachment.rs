@@ -9,11 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Close, CloseCode, Side};
+use grpcrouter_protocol::{Close, CloseCode, Epoch, Side, Time};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
+use tokio::sync::Notify;
 
-use super::{Messages, MessagesError, TunnelEvents, TunnelHandle};
+use super::{Messages, MessagesError, TunnelEvents, TunnelHandle, handle::Stands};
 use crate::{clock, status::shown};
 
 /// How long a closed tunnel waits for its Close to be written; a peer that does not read gets none.
@@ -37,6 +38,8 @@ pub(crate) enum Detached {
     Silent,
     /// The peer broke the protocol; it was told so.
     Protocol(String),
+    /// A later stream carries it.
+    Fenced,
 }
 
 impl Display for Detached {
@@ -49,6 +52,7 @@ impl Display for Detached {
             Self::Io(error) => write!(f, "the connection was lost: {error}"),
             Self::Silent => f.write_str("no answer to pings"),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
+            Self::Fenced => f.write_str("a later stream carries the tunnel"),
         }
     }
 }
@@ -67,22 +71,31 @@ pub(crate) fn why(code: CloseCode) -> &'static str {
     }
 }
 
-/// Carries `tunnel` over one stream until that is over; then every call in the tunnel has ended.
+/// Carries `tunnel` over the stream `at` until that is over or another one has the tunnel. If it can be resumed, the calls
+/// in it go on without a stream: [`keep`] it. If not, every call in it has ended.
 ///
 /// # Cancel safety
-/// Dropping the future ends the tunnel the same way.
-pub(crate) async fn attach<B>(tunnel: &TunnelHandle, incoming: &mut Messages<B>, events: &dyn TunnelEvents) -> Detached
+/// Dropping the future detaches the stream the same way.
+pub(crate) async fn attach<B>(
+    tunnel: &TunnelHandle,
+    at: Epoch,
+    incoming: &mut Messages<B>,
+    events: &dyn TunnelEvents,
+) -> Detached
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
-    let attached = Attached(tunnel);
-    let why = carry(tunnel, incoming, events).await;
+    let _running = tunnel.run().await;
+    let Some(attention) = tunnel.attention(at) else { return Detached::Fenced };
+    let attached = Attached(tunnel, at);
+    let why = carry(tunnel, at, &attention, incoming, events).await;
+    tunnel.flush();
     if matches!(why, Detached::Protocol(_) | Detached::ClosedHere) {
         // The Close is still to be written; the body that writes it tells when it has.
         let written = async {
             while !tunnel.is_closed() {
-                tunnel.attention().await;
+                attention.notified().await;
             }
         };
         let _ = tokio::time::timeout(CLOSE_GRACE, written).await;
@@ -91,16 +104,56 @@ where
     why
 }
 
-/// Ends the tunnel with its only stream, also when the future is dropped.
-struct Attached<'a>(&'a TunnelHandle);
-
-impl Drop for Attached<'_> {
-    fn drop(&mut self) {
-        self.0.lost();
+/// Runs a tunnel that no stream carries, until one does or it is over: its calls have deadlines, and it is not kept for
+/// ever.
+///
+/// # Cancel safety
+/// Dropping the future only stops the clocks of the tunnel.
+pub(crate) async fn keep(tunnel: &TunnelHandle) {
+    let _running = tunnel.run().await;
+    let at = tunnel.epoch();
+    let Some(attention) = tunnel.attention(at) else { return };
+    let mut due = Vec::new();
+    loop {
+        let stands = tunnel.arm(at, &mut due);
+        tunnel.deliver_calls(std::mem::take(&mut due));
+        let Stands::Detached(next) = stands else { return };
+        if tunnel.is_closed() {
+            return;
+        }
+        tokio::select! {
+            () = sleep_until(next) => {
+                // Nobody is asked whether it lives while there is nobody to ask.
+                let _ = tunnel.time_passed(&mut due);
+            }
+            () = attention.notified() => {}
+        }
     }
 }
 
-async fn carry<B>(tunnel: &TunnelHandle, incoming: &mut Messages<B>, events: &dyn TunnelEvents) -> Detached
+async fn sleep_until(time: Option<Time>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(clock::instant(time)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes the tunnel from its stream at the end, also when the future is dropped.
+struct Attached<'a>(&'a TunnelHandle, Epoch);
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.0.detach(self.1);
+    }
+}
+
+async fn carry<B>(
+    tunnel: &TunnelHandle,
+    at: Epoch,
+    attention: &Notify,
+    incoming: &mut Messages<B>,
+    events: &dyn TunnelEvents,
+) -> Detached
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
@@ -109,13 +162,20 @@ where
     let sleep = tokio::time::sleep(Duration::ZERO);
     let mut sleep = std::pin::pin!(sleep);
     let mut set = None;
-    let mut heard = 0;
+    // What came before, such as Hello, is no sign of life from now on.
+    let mut heard = incoming.received();
     let mut in_a_row = 0;
     loop {
-        if tunnel.is_closing() {
-            return Detached::ClosedHere;
+        let stands = tunnel.arm(at, &mut due);
+        if let Some(close) = deliver(tunnel, &mut due, events) {
+            return Detached::Closed(close);
         }
-        let armed = tunnel.arm();
+        let armed = match stands {
+            Stands::Carries(next) => next,
+            Stands::Closing => return Detached::ClosedHere,
+            Stands::Fenced => return Detached::Fenced,
+            Stands::Detached(_) => return Detached::Ended,
+        };
         if armed != set {
             set = armed;
             if let Some(time) = armed {
@@ -127,13 +187,15 @@ where
             () = sleep.as_mut(), if armed.is_some() => {
                 set = None;
                 if std::mem::replace(&mut heard, incoming.received()) != heard {
-                    tunnel.heard();
+                    tunnel.heard(at);
                 }
                 if tunnel.time_passed(&mut due).is_err() {
+                    // Calls whose time was over at this moment have heard so.
+                    deliver(tunnel, &mut due, events);
                     return Detached::Silent;
                 }
             }
-            () = tunnel.attention() => {}
+            () = attention.notified() => {}
             message = incoming.next() => match message {
                 Ok(Some(message)) => {
                     in_a_row += 1;
@@ -141,7 +203,7 @@ where
                         in_a_row = 0;
                         tokio::task::yield_now().await;
                     }
-                    let taken = tunnel.receive(message, &mut due);
+                    let taken = tunnel.receive(at, message, &mut due);
                     if let Some(close) = deliver(tunnel, &mut due, events) {
                         return Detached::Closed(close);
                     }
@@ -151,11 +213,10 @@ where
                 }
                 Ok(None) => return Detached::Ended,
                 Err(MessagesError::Body(error)) => return Detached::Io(error),
+                // It was cut in the middle of a message; the whole one comes again.
+                Err(error @ MessagesError::Truncated) => return Detached::Io(error.to_string()),
                 Err(error) => return broken(tunnel, error.to_string()),
             },
-        }
-        if let Some(close) = deliver(tunnel, &mut due, events) {
-            return Detached::Closed(close);
         }
     }
 }
@@ -181,15 +242,17 @@ fn deliver(tunnel: &TunnelHandle, due: &mut super::handle::Deliveries, events: &
 #[derive(Debug)]
 pub(crate) struct TunnelBody {
     tunnel: TunnelHandle,
+    at: Epoch,
     first: Option<Bytes>,
     side: Side,
     ended: bool,
 }
 
 impl TunnelBody {
-    /// Sends `first` (Hello or Welcome, a whole gRPC message), then the batches of `tunnel`.
-    pub(crate) fn new(tunnel: TunnelHandle, first: Bytes, side: Side) -> Self {
-        Self { tunnel, first: Some(first), side, ended: false }
+    /// Sends `first` (Hello or Welcome, a whole gRPC message; none if it is empty), then the batches of `tunnel` as long as
+    /// the stream `at` carries it.
+    pub(crate) fn new(tunnel: TunnelHandle, at: Epoch, first: Bytes, side: Side) -> Self {
+        Self { tunnel, at, first: Some(first), side, ended: false }
     }
 }
 
@@ -204,7 +267,7 @@ impl Body for TunnelBody {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        match self.tunnel.next_batch(cx.waker()) {
+        match self.tunnel.next_batch(self.at, cx.waker()) {
             Ok(Some(batch)) => Poll::Ready(Some(Ok(Frame::data(batch)))),
             Ok(None) => Poll::Pending,
             Err(_) => {
@@ -227,7 +290,7 @@ impl Body for TunnelBody {
 mod tests {
     use std::iter;
 
-    use grpcrouter_protocol::{Config, Update, WindowPool};
+    use grpcrouter_protocol::{Config, TokenHash, Update, WindowPool};
     use http_body_util::StreamBody;
     use tokio::time::{Instant, sleep};
     use tokio_stream::{Stream, StreamExt as _};
@@ -240,6 +303,7 @@ mod tests {
     impl TunnelEvents for Nobody {
         fn started(&self, _: &TunnelHandle, _: Started) {}
         fn draining(&self, _: Vec<String>) {}
+        fn peers_changed(&self, _: Vec<String>) {}
         fn updated(&self, _: Update) {}
         fn closed(&self, _: &Close) {}
     }
@@ -247,10 +311,12 @@ mod tests {
     /// How a tunnel over these bytes ends, and after so many seconds.
     async fn attached(bytes: impl Stream<Item = u8>) -> (Detached, u64) {
         let began = Instant::now();
-        let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), TunnelMeter::new(Side::Gateway));
+        let token = TokenHash([0; 32]);
+        let meter = TunnelMeter::new(Side::Gateway);
+        let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), meter, token);
         let frames = bytes.map(|byte| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(&[byte]))));
         let mut incoming = Messages::new(Box::pin(StreamBody::new(frames)));
-        let why = attach(&tunnel, &mut incoming, &Nobody).await;
+        let why = attach(&tunnel, Epoch::FIRST, &mut incoming, &Nobody).await;
         (why, began.elapsed().as_secs())
     }
 

@@ -82,6 +82,8 @@ pub(crate) trait TunnelEvents: Send + Sync {
     fn started(&self, tunnel: &TunnelHandle, started: Started);
     /// The peer takes no new call.
     fn draining(&self, gateways: Vec<String>);
+    /// Instance: there are these gateways now.
+    fn peers_changed(&self, gateways: Vec<String>);
     /// Gateway: what the instance says of itself has changed.
     fn updated(&self, update: Update);
     /// The peer has closed the tunnel.

@@ -26,6 +26,10 @@ pub(super) struct Config {
     pub(super) metrics_listen: Option<Address>,
     pub(super) insecure: Option<bool>,
     pub(super) drain_timeout: Option<Span>,
+    pub(super) advertise: Option<String>,
+    #[serde(default)]
+    pub(super) peers: Vec<String>,
+    pub(super) peers_dns: Option<String>,
     pub(super) health: Option<bool>,
     pub(super) reflection: Option<bool>,
     #[serde(default)]
@@ -71,6 +75,7 @@ pub(super) struct Limits {
     pub(super) keepalive: Option<Keepalive>,
     pub(super) max_calls: Option<usize>,
     pub(super) max_open_calls: Option<u32>,
+    pub(super) resume_window: Option<Span>,
     pub(super) max_message_size: Option<usize>,
     pub(super) max_parked_calls: Option<usize>,
     pub(super) window_memory: Option<u64>,

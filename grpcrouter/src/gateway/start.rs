@@ -50,6 +50,13 @@ pub(super) fn build(config: &Config, at: &str) -> anyhow::Result<Gateway> {
     if let Some(Span(time)) = config.drain_timeout {
         builder = builder.drain_timeout(time);
     }
+    if let Some(own) = &config.advertise {
+        builder = builder.advertise(own);
+    }
+    builder = builder.peers(&config.peers);
+    if let Some(name) = &config.peers_dns {
+        builder = builder.peers_dns(name);
+    }
     if let Some(on) = config.health {
         builder = builder.health(on);
     }
@@ -100,6 +107,9 @@ fn limited(mut builder: GatewayBuilder, limits: &Limits) -> GatewayBuilder {
     }
     if let Some(value) = limits.max_open_calls {
         builder = builder.max_open_calls(value);
+    }
+    if let Some(Span(time)) = limits.resume_window {
+        builder = builder.resume_window(time);
     }
     if let Some(value) = limits.max_message_size {
         builder = builder.max_message_size(value);

@@ -36,6 +36,24 @@ fn flags_come_before_the_file() {
 }
 
 #[test]
+fn the_other_gateways_are_those_of_the_flags_or_else_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, "advertise = \"https://a\"\npeers = [\"https://b\"]").unwrap();
+    let file = file.to_str().unwrap();
+
+    let of_file = given(&["--config", file]).unwrap();
+    assert_eq!(
+        (of_file.advertise.as_deref(), of_file.peers, of_file.peers_dns),
+        (Some("https://a"), vec!["https://b".to_owned()], None)
+    );
+    let of_flags = given(&["--config", file, "--peers-dns", "http://gateways:8080"]).unwrap();
+    assert_eq!((of_flags.peers.len(), of_flags.peers_dns.as_deref()), (0, Some("http://gateways:8080")));
+    let several = given(&["--config", file, "--peer", "https://c", "--peer", "https://d"]).unwrap();
+    assert_eq!(several.peers, ["https://c", "https://d"]);
+}
+
+#[test]
 fn a_flag_that_needs_another_says_which() {
     let refused = |flags: &[&str]| given(flags).unwrap_err().to_string();
 

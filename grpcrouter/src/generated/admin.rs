@@ -151,6 +151,8 @@ pub enum InstanceState {
     Replaced = 4,
     /// It kept failing and is left out for a while.
     Ejected = 5,
+    /// Its connection was lost; its calls are kept for a while until it is back.
+    Away = 6,
 }
 impl InstanceState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -165,6 +167,7 @@ impl InstanceState {
             Self::Draining => "INSTANCE_STATE_DRAINING",
             Self::Replaced => "INSTANCE_STATE_REPLACED",
             Self::Ejected => "INSTANCE_STATE_EJECTED",
+            Self::Away => "INSTANCE_STATE_AWAY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -176,6 +179,7 @@ impl InstanceState {
             "INSTANCE_STATE_DRAINING" => Some(Self::Draining),
             "INSTANCE_STATE_REPLACED" => Some(Self::Replaced),
             "INSTANCE_STATE_EJECTED" => Some(Self::Ejected),
+            "INSTANCE_STATE_AWAY" => Some(Self::Away),
             _ => None,
         }
     }

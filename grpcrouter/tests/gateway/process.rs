@@ -41,11 +41,21 @@ impl Process {
         text
     }
 
-    /// Sends SIGTERM and waits; the code that it ended with.
-    pub(crate) fn stop(mut self) -> Option<i32> {
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended; the code that it ended with.
+    pub(crate) fn ended(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// Sends SIGTERM and waits; the code that it ended with.
+    pub(crate) fn stop(self) -> Option<i32> {
+        self.terminate();
+        self.ended()
     }
 }
 

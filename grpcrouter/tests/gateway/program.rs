@@ -4,6 +4,14 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use grpcrouter_protocol::{CallId, Event, Headers, RejectReason, ResponsePart, Trailers};
+use grpcrouter_tests::{
+    by_hand::ByHand,
+    raw::{RawCall, RawClient},
+    world::PATIENCE,
+};
+use tokio::time::timeout;
+
 use crate::process::{Process, address, command};
 
 /// Runs it to its end: the code, and what it wrote.
@@ -25,6 +33,65 @@ fn it_tells_where_it_listens_and_ends_with_0_when_it_is_told_to() {
     }
     assert!(gateway.told().contains("--dev: NO TLS, NO TOKENS"), "{}", gateway.told());
     assert_eq!(gateway.stop(), Some(0));
+}
+
+/// A gateway with an instance that has a call of a client.
+struct Busy {
+    gateway: Process,
+    at: SocketAddr,
+    instance: ByHand,
+    client: RawClient,
+    call: RawCall,
+    id: CallId,
+}
+
+impl Busy {
+    async fn new() -> Self {
+        let other = "https://other.example";
+        let mut gateway = Process::start(&["gateway", "--any-service", "--listen", "127.0.0.1:0", "--peer", other]);
+        let at = address(&gateway.line(), "listening");
+        let mut instance = ByHand::register(at, "a").await.unwrap();
+        assert_eq!(instance.accepted.gateways, ["https://other.example:443"]);
+        let (client, _) = RawClient::connect(at).await.unwrap();
+        let mut call = client.call("/myservice.MyService/Method1", &[]).await.unwrap();
+        call.request.send_data(Default::default(), true).unwrap();
+        let (id, _) = instance.started().await.unwrap();
+        Self { gateway, at, instance, client, call, id }
+    }
+
+    /// Told to stop, and the instance has heard of it.
+    async fn told_to_stop(&mut self) {
+        self.gateway.terminate();
+        let told = timeout(PATIENCE, self.instance.event()).await.unwrap().unwrap();
+        assert_eq!(told, Event::Draining { gateways: vec!["https://other.example:443".to_owned()] });
+    }
+}
+
+#[tokio::test]
+async fn told_to_stop_it_finishes_what_runs_and_sends_others_on() {
+    let mut busy = Busy::new().await;
+
+    busy.told_to_stop().await;
+
+    let hello = ByHand::introduction("b", 16).unwrap();
+    let rejected = ByHand::knock(busy.at, None, &[], &hello).await.unwrap().unwrap_err();
+    assert_eq!((rejected.reason, rejected.gateways.len()), (RejectReason::Draining, 1));
+    let trailers = Some(Trailers::default());
+    let answer = ResponsePart { headers: Some(Headers::default()), trailers, ..ResponsePart::default() };
+    busy.instance.respond(busy.id, answer).unwrap();
+    assert_eq!(busy.call.end().await.unwrap().code(), 0);
+    drop((busy.client, busy.instance));
+    assert_eq!(busy.gateway.ended(), Some(0));
+}
+
+#[tokio::test]
+async fn told_to_stop_again_it_ends_at_once() {
+    let mut busy = Busy::new().await;
+    busy.told_to_stop().await;
+
+    busy.gateway.terminate();
+
+    assert_eq!(busy.gateway.ended(), Some(130));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
 
 use crate::{
-    model::{CallKind, Field, Method, Service},
+    model::{CallKind, Field, Idempotency, Method, Service},
     options::{LoadBalancing, OnMissingKey, Settings, Strategy},
 };
 
@@ -42,7 +42,13 @@ pub(super) fn method(service: &Service, method: &Method, door: &TokenStream) -> 
         let setters = setters(&own, door);
         quote!(.routes(#door::MethodRoutes::new() #target #setters #field))
     });
-    quote!(#door::MethodSpec::new(SERVICE_NAME, #name, #path, #door::Kind::#kind) #routes)
+    let level = match method.idempotency {
+        Idempotency::Unknown => None,
+        Idempotency::NoSideEffects => Some(quote!(NoSideEffects)),
+        Idempotency::Idempotent => Some(quote!(Idempotent)),
+    };
+    let level = level.map(|level| quote!(.idempotency_level(#door::IdempotencyLevel::#level)));
+    quote!(#door::MethodSpec::new(SERVICE_NAME, #name, #path, #door::Kind::#kind) #routes #level)
 }
 
 /// `.field(…)`: where the key is in a request of this method.

@@ -1,9 +1,12 @@
 //! The service that an option names: found by protobuf's scoping rules, and able to answer each method.
 //! A backend that registers it is then never called by a method, or with a message, that it does not have.
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{
+    DescriptorPool, MethodDescriptor, ServiceDescriptor,
+    prost_types::{MethodOptions, method_options::IdempotencyLevel},
+};
 
-use super::Place;
+use super::{Idempotency, Place};
 use crate::{
     error::{Faults, Problem},
     names,
@@ -72,6 +75,25 @@ pub(super) fn check_method(target: &ServiceDescriptor, method: &MethodDescriptor
     for (what, expected, found) in differences.into_iter().filter(|(_, expected, found)| expected != found) {
         let (target, method) = (target_name.clone(), name.clone());
         faults.push(place.fault(Problem::TargetMethodDiffers { target, method, what, expected, found }));
+    }
+}
+
+/// What `method` says of itself; else what the method says that backends of `target` have.
+pub(super) fn idempotency(method: &MethodDescriptor, target: Option<&ServiceDescriptor>) -> Idempotency {
+    match level(method) {
+        Idempotency::Unknown => {
+            let other = target.and_then(|target| target.methods().find(|other| other.name() == method.name()));
+            other.as_ref().map_or(Idempotency::Unknown, level)
+        }
+        said => said,
+    }
+}
+
+fn level(method: &MethodDescriptor) -> Idempotency {
+    match method.method_descriptor_proto().options.as_ref().map(MethodOptions::idempotency_level) {
+        Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
+        Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
+        Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::Unknown,
     }
 }
 

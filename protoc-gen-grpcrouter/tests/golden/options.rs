@@ -154,7 +154,7 @@ pub mod balanced_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod defaults_router {
@@ -310,7 +310,7 @@ pub mod defaults_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_path_router {
@@ -485,7 +485,7 @@ pub mod by_path_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_header_router {
@@ -677,7 +677,7 @@ pub mod by_header_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_field_router {
@@ -991,7 +991,7 @@ pub mod by_field_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod by_shard_router {
@@ -1161,7 +1161,7 @@ pub mod by_shard_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod front_router {
@@ -1314,7 +1314,423 @@ pub mod front_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+}
+/// Generated router implementations.
+pub mod repeatable_router {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        deprecated,
+        non_camel_case_types,
+        clippy::all,
+        clippy::pedantic,
+        clippy::nursery,
+        clippy::restriction
+    )]
+    const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
+    /// The protobuf name of the service.
+    pub const SERVICE_NAME: &str = "shop.v1.Repeatable";
+    /// What the proto file says about how calls of this service are routed.
+    pub static SPEC: ::grpcrouter_runtime::codegen::ServiceSpec = ::grpcrouter_runtime::codegen::ServiceSpec::new(
+            SERVICE_NAME,
+            "shop.v1.Repeatable",
+        )
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
+    static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Look",
+                "/shop.v1.Repeatable/Look",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::NoSideEffects,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Put",
+                "/shop.v1.Repeatable/Put",
+                ::grpcrouter_runtime::codegen::Kind::ClientStreaming,
+            )
+            .routes(
+                ::grpcrouter_runtime::codegen::MethodRoutes::new().routing_key("shelf"),
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::Idempotent,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+            SERVICE_NAME,
+            "Buy",
+            "/shop.v1.Repeatable/Buy",
+            ::grpcrouter_runtime::codegen::Kind::Unary,
+        ),
+    ];
+    /// Generated router for the `shop.v1.Repeatable` service.
+    ///
+    /// Methods that may be executed twice.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
+    #[derive(Debug, Clone)]
+    pub struct RepeatableRouter<C = ::grpcrouter_runtime::codegen::Channel> {
+        channel: C,
+    }
+    impl RepeatableRouter {
+        /// A router to the instances that `gateway` knows.
+        pub fn new(gateway: &::grpcrouter_runtime::Gateway) -> Self {
+            Self {
+                channel: gateway.channel(&SPEC),
+            }
+        }
+    }
+    impl ::grpcrouter_runtime::codegen::Router for RepeatableRouter {
+        const SPEC: &'static ::grpcrouter_runtime::codegen::ServiceSpec = &SPEC;
+    }
+    impl<C> RepeatableRouter<C> {
+        /// A router that sends its calls through `channel`.
+        pub fn with_channel(channel: C) -> Self {
+            Self { channel }
+        }
+    }
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> RepeatableRouter<C> {
+        /// tonic's own client, calling through this router.
+        pub fn typed_client(&self) -> super::repeatable_client::RepeatableClient<Self> {
+            super::repeatable_client::RepeatableClient::new(
+                    ::core::clone::Clone::clone(self),
+                )
+                .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl RepeatableRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> RepeatableBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> RepeatableBroadcast {
+            RepeatableBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](RepeatableRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct RepeatableBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl RepeatableBroadcast {
+        /// `Look` at every instance.
+        pub fn look(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[2usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
+    #[::tonic::async_trait]
+    impl<
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+    > super::repeatable_server::Repeatable for RepeatableRouter<C> {
+        async fn look(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[0usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn put(
+            &self,
+            request: ::tonic::Request<::tonic::Streaming<super::Order>>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::client_streaming(
+                    &self.channel,
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn buy(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[2usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+    }
+    impl<
+        C,
+        B,
+    > ::grpcrouter_runtime::codegen::Service<
+        ::grpcrouter_runtime::codegen::http::Request<B>,
+    > for RepeatableRouter<C>
+    where
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+        B: ::grpcrouter_runtime::codegen::HttpBody<
+                Data = ::grpcrouter_runtime::codegen::Bytes,
+            > + ::core::marker::Send + 'static,
+        B::Error: ::core::convert::Into<::grpcrouter_runtime::codegen::StdError>,
+    {
+        type Response = ::grpcrouter_runtime::codegen::http::Response<
+            ::tonic::body::Body,
+        >;
+        type Error = ::core::convert::Infallible;
+        type Future = ::grpcrouter_runtime::codegen::RawFuture<C::Future>;
+        fn poll_ready(
+            &mut self,
+            cx: &mut ::core::task::Context<'_>,
+        ) -> ::core::task::Poll<::core::result::Result<(), Self::Error>> {
+            ::grpcrouter_runtime::codegen::Service::poll_ready(&mut self.channel, cx)
+        }
+        fn call(
+            &mut self,
+            request: ::grpcrouter_runtime::codegen::http::Request<B>,
+        ) -> Self::Future {
+            ::grpcrouter_runtime::codegen::raw_call(&mut self.channel, &SPEC, request)
+        }
+    }
+    impl<C> ::tonic::server::NamedService for RepeatableRouter<C> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+}
+/// Generated router implementations.
+pub mod counter_router {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        deprecated,
+        non_camel_case_types,
+        clippy::all,
+        clippy::pedantic,
+        clippy::nursery,
+        clippy::restriction
+    )]
+    const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
+    /// The protobuf name of the service.
+    pub const SERVICE_NAME: &str = "shop.v1.Counter";
+    /// What the proto file says about how calls of this service are routed.
+    pub static SPEC: ::grpcrouter_runtime::codegen::ServiceSpec = ::grpcrouter_runtime::codegen::ServiceSpec::new(
+            SERVICE_NAME,
+            "shop.v1.Repeatable",
+        )
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
+    static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Look",
+                "/shop.v1.Counter/Look",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::Idempotent,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Put",
+                "/shop.v1.Counter/Put",
+                ::grpcrouter_runtime::codegen::Kind::ClientStreaming,
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::Idempotent,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+            SERVICE_NAME,
+            "Buy",
+            "/shop.v1.Counter/Buy",
+            ::grpcrouter_runtime::codegen::Kind::Unary,
+        ),
+    ];
+    /// Generated router for the `shop.v1.Counter` service.
+    ///
+    /// What backends of Repeatable say holds here too, unless it is said otherwise.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
+    #[derive(Debug, Clone)]
+    pub struct CounterRouter<C = ::grpcrouter_runtime::codegen::Channel> {
+        channel: C,
+    }
+    impl CounterRouter {
+        /// A router to the instances that `gateway` knows.
+        pub fn new(gateway: &::grpcrouter_runtime::Gateway) -> Self {
+            Self {
+                channel: gateway.channel(&SPEC),
+            }
+        }
+    }
+    impl ::grpcrouter_runtime::codegen::Router for CounterRouter {
+        const SPEC: &'static ::grpcrouter_runtime::codegen::ServiceSpec = &SPEC;
+    }
+    impl<C> CounterRouter<C> {
+        /// A router that sends its calls through `channel`.
+        pub fn with_channel(channel: C) -> Self {
+            Self { channel }
+        }
+    }
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> CounterRouter<C> {
+        /// tonic's own client, calling through this router.
+        pub fn typed_client(&self) -> super::counter_client::CounterClient<Self> {
+            super::counter_client::CounterClient::new(::core::clone::Clone::clone(self))
+                .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl CounterRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> CounterBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> CounterBroadcast {
+            CounterBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](CounterRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct CounterBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl CounterBroadcast {
+        /// `Look` at every instance.
+        pub fn look(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Buy` at every instance.
+        pub fn buy(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Order>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Receipt>,
+        > {
+            self.calls
+                .unary(&METHODS[2usize], ::tonic_prost::ProstCodec::default, request)
+        }
+    }
+    #[::tonic::async_trait]
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> super::counter_server::Counter
+    for CounterRouter<C> {
+        async fn look(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[0usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn put(
+            &self,
+            request: ::tonic::Request<::tonic::Streaming<super::Order>>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::client_streaming(
+                    &self.channel,
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn buy(
+            &self,
+            request: ::tonic::Request<super::Order>,
+        ) -> ::core::result::Result<::tonic::Response<super::Receipt>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[2usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+    }
+    impl<
+        C,
+        B,
+    > ::grpcrouter_runtime::codegen::Service<
+        ::grpcrouter_runtime::codegen::http::Request<B>,
+    > for CounterRouter<C>
+    where
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+        B: ::grpcrouter_runtime::codegen::HttpBody<
+                Data = ::grpcrouter_runtime::codegen::Bytes,
+            > + ::core::marker::Send + 'static,
+        B::Error: ::core::convert::Into<::grpcrouter_runtime::codegen::StdError>,
+    {
+        type Response = ::grpcrouter_runtime::codegen::http::Response<
+            ::tonic::body::Body,
+        >;
+        type Error = ::core::convert::Infallible;
+        type Future = ::grpcrouter_runtime::codegen::RawFuture<C::Future>;
+        fn poll_ready(
+            &mut self,
+            cx: &mut ::core::task::Context<'_>,
+        ) -> ::core::task::Poll<::core::result::Result<(), Self::Error>> {
+            ::grpcrouter_runtime::codegen::Service::poll_ready(&mut self.channel, cx)
+        }
+        fn call(
+            &mut self,
+            request: ::grpcrouter_runtime::codegen::http::Request<B>,
+        ) -> Self::Future {
+            ::grpcrouter_runtime::codegen::raw_call(&mut self.channel, &SPEC, request)
+        }
+    }
+    impl<C> ::tonic::server::NamedService for CounterRouter<C> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }
 /// Generated router implementations.
 pub mod split_router {
@@ -1488,5 +1904,5 @@ pub mod split_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xC6\n\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x94\r\n\roptions.proto\x12\x07shop.v1\x1A\x13proto/options.proto\"\xBA\x01\n\x05Order\x123\n\x08customer\x18\x01 \x01(\x0B2\x17.shop.v1.Order.CustomerR\x08customer\x12,\n\x04zone\x18\x02 \x01(\x0E2\x13.shop.v1.Order.ZoneH\0R\x04zone\x88\x01\x01\x1A\x1A\n\x08Customer\x12\x0E\n\x02id\x18\x01 \x01(\tR\x02id\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x07\n\x05_zone\"\xA3\x01\n\x07Payment\x12#\n\x02by\x18\x03 \x01(\x0B2\x13.shop.v1.Payment.ByR\x02by\x1As\n\x02By\x12\x14\n\x04card\x18\x01 \x01(\tH\0R\x04card\x12\x1A\n\x07voucher\x18\x04 \x01(\x04H\0R\x07voucher\x123\n\x07account\x18\x02 \x01(\x0B2\x17.shop.v1.Order.CustomerH\0R\x07accountB\x06\n\x04kind\"\x1D\n\x07Receipt\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text29\n\x08Balanced\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x04\xBA\xC8\x18\x002S\n\x08Defaults\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x1E\xBA\xC8\x18\x1A\n\x10shop.v1.Defaults\x18\0(\x000\08\x002G\n\x06ByPath\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x14\xBA\xC8\x18\x10\x12\x06tenant\x18\x01\"\x02/t0\x012\x88\x01\n\x08ByHeader\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12=\n\x05Weigh\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x12\xC2\xC8\x18\x0E\x12\n:authority(\x01\x1A\x14\xBA\xC8\x18\x10\x12\ncookie:SID\x18\x02(\x042\xC6\x02\n\x07ByField\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x12P\n\x06Return\x12\x10.shop.v1.Receipt\x1A\x0E.shop.v1.Order\"$\xC2\xC8\x18 \x12\x0Ccustomer-bin\x18\0\"\x08/returns(\x020\x018\0\x124\n\x04Peek\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x06\xC2\xC8\x18\x02(\x05(\x010\x01\x12;\n\x03Pay\x12\x10.shop.v1.Payment\x1A\x10.shop.v1.Receipt\"\x10\xC2\xC8\x18\x0C\x12\nby.voucher\x124\n\x04Ship\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\n\xC2\xC8\x18\x06\x12\x04zone\x1A\x17\xBA\xC8\x18\x13\x12\x0Bcustomer.id\x18\x03(\x038\x012C\n\x07ByShard\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x0F\xBA\xC8\x18\x0B\x12\tshard-bin2C\n\x05Front\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x11\xBA\xC8\x18\r\n\x0Bv1.Balanced2\xAA\x01\n\nRepeatable\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x01\x129\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x0E\x90\x02\x02\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12,\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\0\x1A\x04\xBA\xC8\x18\x002\x9E\x01\n\x07Counter\x12-\n\x04Look\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x03\x90\x02\x02\x12)\n\x03Put\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt(\x01\x12'\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\x1A\x10\xBA\xC8\x18\x0C\n\nRepeatable2V\n\x05Split\x12@\n\x03Buy\x12\x0E.shop.v1.Order\x1A\x10.shop.v1.Receipt\"\x17\xC2\xC8\x18\x13\n\x11.shop.v1.Defaults\x1A\x0B\xBA\xC8\x18\x07\x12\x05shelfb\x06proto3";
 }

@@ -1,5 +1,6 @@
 //! The speed gate: instructions for one unary call at the gateway against those of a tonic server that is called
-//! directly. Counted by callgrind, as the difference of a long and a short run, so that start and end do not count.
+//! directly, or, with `resume`, against those of a gateway that keeps no call of a lost connection. Counted by callgrind, as
+//! the difference of a long and a short run, so that start and end do not count.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -13,17 +14,19 @@ use grpcrouter_tests::load::Load;
 
 /// At most this share of a direct tonic server's instructions.
 const LIMIT: f64 = 0.85;
+/// At most this share of the instructions without it: what it costs while nothing fails.
+const RESUME_LIMIT: f64 = 1.02;
 const SHORT: u64 = 2_000;
 const LONG: u64 = 12_000;
 
 fn main() -> ExitCode {
     match gate() {
-        Ok(ratio) if ratio <= LIMIT => {
-            println!("speed-gate: {ratio:.3} of a direct tonic server, limit {LIMIT}: passed");
+        Ok((ratio, limit, of)) if ratio <= limit => {
+            println!("speed-gate: {ratio:.3} of {of}, limit {limit}: passed");
             ExitCode::SUCCESS
         }
-        Ok(ratio) => {
-            eprintln!("speed-gate: {ratio:.3} of a direct tonic server, over the limit of {LIMIT}");
+        Ok((ratio, limit, of)) => {
+            eprintln!("speed-gate: {ratio:.3} of {of}, over the limit of {limit}");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -33,13 +36,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn gate() -> anyhow::Result<f64> {
+/// The share, its limit, and what it is a share of.
+fn gate() -> anyhow::Result<(f64, f64, &'static str)> {
     // Measured as it is shipped: optimised. This program only makes the load and need not be.
-    let programs =
-        PathBuf::from(std::env::args_os().nth(1).context("usage: speed_gate DIRECTORY-OF-RELEASE-BINARIES")?);
-    let direct = per_call("direct tonic server", || direct(&programs))?;
-    let gateway = per_call("gateway", || gateway(&programs))?;
-    Ok(gateway / direct)
+    let mut arguments = std::env::args_os().skip(1);
+    let programs = PathBuf::from(arguments.next().context("usage: speed_gate DIRECTORY-OF-RELEASE-BINARIES [resume]")?);
+    match arguments.next() {
+        None => {
+            let direct = per_call("direct tonic server", || direct(&programs))?;
+            let gateway = per_call("gateway", || gateway(&programs))?;
+            Ok((gateway / direct, LIMIT, "a direct tonic server"))
+        }
+        Some(what) if what == "resume" => {
+            let without = per_call("gateway, resume_window 0s", || keeps_calls(&programs, "0s"))?;
+            let with = per_call("gateway, resume_window 15s", || keeps_calls(&programs, "15s"))?;
+            Ok((with / without, RESUME_LIMIT, "a gateway that keeps no call of a lost connection"))
+        }
+        Some(what) => bail!("{} is not known; there is `resume`", what.display()),
+    }
 }
 
 /// Instructions for one call, and a line that says so.
@@ -92,6 +106,30 @@ fn gateway(programs: &Path) -> anyhow::Result<Setup> {
     let (target, report) = (free_address()?, tempfile::NamedTempFile::new()?);
     let gateway = programs.join("myservice-gateway");
     let measured = Process::start(callgrind(&gateway, report.path()).args(["--listen", &target.to_string()]))?;
+    with_an_instance(programs, target, measured, report)
+}
+
+/// The ready-made gateway with this resume window.
+fn keeps_calls(programs: &Path, window: &str) -> anyhow::Result<Setup> {
+    let (target, report) = (free_address()?, tempfile::NamedTempFile::new()?);
+    let settings = tempfile::NamedTempFile::new()?;
+    std::fs::write(settings.path(), format!("[any_service]\n[limits]\nresume_window = \"{window}\"\n"))?;
+    let gateway = programs.join("grpcrouter");
+    let mut command = callgrind(&gateway, report.path());
+    command.args(["gateway", "--listen", &target.to_string(), "--config"]).arg(settings.path());
+    let measured = Process::start(&mut command)?;
+    // It has read them when it listens.
+    accepts(target)?;
+    with_an_instance(programs, target, measured, report)
+}
+
+/// The measured gateway with one instance behind it, which is ready.
+fn with_an_instance(
+    programs: &Path,
+    target: SocketAddr,
+    measured: Process,
+    report: tempfile::NamedTempFile,
+) -> anyhow::Result<Setup> {
     accepts(target)?;
     let mut backend = Command::new(programs.join("myservice-backend"));
     backend.args(["--mode", "router", "--gateway", &format!("http://{target}"), "--instance-id", "a"]);

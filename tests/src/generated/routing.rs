@@ -1228,7 +1228,7 @@ pub mod by_metadata_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_bytes_client {
@@ -1684,7 +1684,7 @@ pub mod by_bytes_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_path_client {
@@ -2243,7 +2243,7 @@ pub mod by_path_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_header_client {
@@ -2905,7 +2905,7 @@ pub mod by_header_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// Generated client implementations.
 pub mod by_field_client {
@@ -3681,7 +3681,7 @@ pub mod by_field_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// Generated client implementations.
 pub mod patient_client {
@@ -4221,7 +4221,750 @@ pub mod patient_router {
     }
     /// The proto file of the service with all that it imports, but for Google's own files: an encoded
     /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
-    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\xD2\x0B\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x01b\x06proto3";
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
+}
+/// Generated client implementations.
+pub mod repeatable_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Some methods of it may be executed twice.
+    #[derive(Debug, Clone)]
+    pub struct RepeatableClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RepeatableClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RepeatableClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RepeatableClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RepeatableClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn one(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Ask>,
+        ) -> std::result::Result<tonic::Response<super::Told>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/routing.Repeatable/One");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("routing.Repeatable", "One"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn down(
+            &mut self,
+            request: impl tonic::IntoRequest<super::Ask>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Told>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/routing.Repeatable/Down");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("routing.Repeatable", "Down"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn up(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Ask>,
+        ) -> std::result::Result<tonic::Response<super::Told>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/routing.Repeatable/Up");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("routing.Repeatable", "Up"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        pub async fn both(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Ask>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Told>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/routing.Repeatable/Both");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("routing.Repeatable", "Both"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod repeatable_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RepeatableServer.
+    #[async_trait]
+    pub trait Repeatable: std::marker::Send + std::marker::Sync + 'static {
+        async fn one(
+            &self,
+            request: tonic::Request<super::Ask>,
+        ) -> std::result::Result<tonic::Response<super::Told>, tonic::Status>;
+        /// Server streaming response type for the Down method.
+        type DownStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Told, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn down(
+            &self,
+            request: tonic::Request<super::Ask>,
+        ) -> std::result::Result<tonic::Response<Self::DownStream>, tonic::Status>;
+        async fn up(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Ask>>,
+        ) -> std::result::Result<tonic::Response<super::Told>, tonic::Status>;
+        /// Server streaming response type for the Both method.
+        type BothStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Told, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn both(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Ask>>,
+        ) -> std::result::Result<tonic::Response<Self::BothStream>, tonic::Status>;
+    }
+    /// Some methods of it may be executed twice.
+    #[derive(Debug)]
+    pub struct RepeatableServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RepeatableServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RepeatableServer<T>
+    where
+        T: Repeatable,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/routing.Repeatable/One" => {
+                    #[allow(non_camel_case_types)]
+                    struct OneSvc<T: Repeatable>(pub Arc<T>);
+                    impl<T: Repeatable> tonic::server::UnaryService<super::Ask>
+                    for OneSvc<T> {
+                        type Response = super::Told;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Ask>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Repeatable>::one(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OneSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/routing.Repeatable/Down" => {
+                    #[allow(non_camel_case_types)]
+                    struct DownSvc<T: Repeatable>(pub Arc<T>);
+                    impl<T: Repeatable> tonic::server::ServerStreamingService<super::Ask>
+                    for DownSvc<T> {
+                        type Response = super::Told;
+                        type ResponseStream = T::DownStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::Ask>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Repeatable>::down(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DownSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/routing.Repeatable/Up" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpSvc<T: Repeatable>(pub Arc<T>);
+                    impl<T: Repeatable> tonic::server::ClientStreamingService<super::Ask>
+                    for UpSvc<T> {
+                        type Response = super::Told;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Ask>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Repeatable>::up(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/routing.Repeatable/Both" => {
+                    #[allow(non_camel_case_types)]
+                    struct BothSvc<T: Repeatable>(pub Arc<T>);
+                    impl<T: Repeatable> tonic::server::StreamingService<super::Ask>
+                    for BothSvc<T> {
+                        type Response = super::Told;
+                        type ResponseStream = T::BothStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Ask>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Repeatable>::both(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BothSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RepeatableServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "routing.Repeatable";
+    impl<T> tonic::server::NamedService for RepeatableServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated router implementations.
+pub mod repeatable_router {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        deprecated,
+        non_camel_case_types,
+        clippy::all,
+        clippy::pedantic,
+        clippy::nursery,
+        clippy::restriction
+    )]
+    const _: () = ::grpcrouter_runtime::codegen::assert_abi(1);
+    /// The protobuf name of the service.
+    pub const SERVICE_NAME: &str = "routing.Repeatable";
+    /// What the proto file says about how calls of this service are routed.
+    pub static SPEC: ::grpcrouter_runtime::codegen::ServiceSpec = ::grpcrouter_runtime::codegen::ServiceSpec::new(
+            SERVICE_NAME,
+            "routing.Echo",
+        )
+        .methods(METHODS)
+        .descriptors(FILE_DESCRIPTOR_SET);
+    static METHODS: &[::grpcrouter_runtime::codegen::MethodSpec] = &[
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "One",
+                "/routing.Repeatable/One",
+                ::grpcrouter_runtime::codegen::Kind::Unary,
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::NoSideEffects,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+                SERVICE_NAME,
+                "Down",
+                "/routing.Repeatable/Down",
+                ::grpcrouter_runtime::codegen::Kind::ServerStreaming,
+            )
+            .idempotency_level(
+                ::grpcrouter_runtime::codegen::IdempotencyLevel::Idempotent,
+            ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+            SERVICE_NAME,
+            "Up",
+            "/routing.Repeatable/Up",
+            ::grpcrouter_runtime::codegen::Kind::ClientStreaming,
+        ),
+        ::grpcrouter_runtime::codegen::MethodSpec::new(
+            SERVICE_NAME,
+            "Both",
+            "/routing.Repeatable/Both",
+            ::grpcrouter_runtime::codegen::Kind::Bidi,
+        ),
+    ];
+    /// Generated router for the `routing.Repeatable` service.
+    ///
+    /// Some methods of it may be executed twice.
+    ///
+    /// What it can be used as, and with which limits: see [`codegen::Router`](::grpcrouter_runtime::codegen::Router).
+    #[derive(Debug, Clone)]
+    pub struct RepeatableRouter<C = ::grpcrouter_runtime::codegen::Channel> {
+        channel: C,
+    }
+    impl RepeatableRouter {
+        /// A router to the instances that `gateway` knows.
+        pub fn new(gateway: &::grpcrouter_runtime::Gateway) -> Self {
+            Self {
+                channel: gateway.channel(&SPEC),
+            }
+        }
+    }
+    impl ::grpcrouter_runtime::codegen::Router for RepeatableRouter {
+        const SPEC: &'static ::grpcrouter_runtime::codegen::ServiceSpec = &SPEC;
+    }
+    impl<C> RepeatableRouter<C> {
+        /// A router that sends its calls through `channel`.
+        pub fn with_channel(channel: C) -> Self {
+            Self { channel }
+        }
+    }
+    impl<C: ::grpcrouter_runtime::codegen::RouterChannel> RepeatableRouter<C> {
+        /// tonic's own client, calling through this router.
+        pub fn typed_client(&self) -> super::repeatable_client::RepeatableClient<Self> {
+            super::repeatable_client::RepeatableClient::new(
+                    ::core::clone::Clone::clone(self),
+                )
+                .max_decoding_message_size(usize::MAX)
+        }
+    }
+    impl RepeatableRouter {
+        /// The same call to every instance that takes calls now, whatever its routing key.
+        pub fn broadcast(&self) -> RepeatableBroadcast {
+            self.broadcast_with(::grpcrouter_runtime::codegen::BroadcastOptions::new())
+        }
+        /// The same, with a limit and a deadline of its own.
+        pub fn broadcast_with(
+            &self,
+            options: ::grpcrouter_runtime::codegen::BroadcastOptions,
+        ) -> RepeatableBroadcast {
+            RepeatableBroadcast {
+                calls: ::grpcrouter_runtime::codegen::Broadcast::new(
+                    &self.channel,
+                    options,
+                ),
+            }
+        }
+    }
+    /// Calls every instance of the service; from [`broadcast`](RepeatableRouter::broadcast).
+    #[derive(Debug, Clone)]
+    pub struct RepeatableBroadcast {
+        calls: ::grpcrouter_runtime::codegen::Broadcast,
+    }
+    impl RepeatableBroadcast {
+        /// `One` at every instance.
+        pub fn one(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<super::Told>,
+        > {
+            self.calls
+                .unary(&METHODS[0usize], ::tonic_prost::ProstCodec::default, request)
+        }
+        /// `Down` at every instance.
+        pub fn down(
+            &self,
+            request: impl ::tonic::IntoRequest<super::Ask>,
+        ) -> ::grpcrouter_runtime::codegen::BroadcastAnswers<
+            ::tonic::Response<::grpcrouter_runtime::codegen::ResponseStream<super::Told>>,
+        > {
+            self.calls
+                .server_streaming(
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default,
+                    request,
+                )
+        }
+    }
+    #[::tonic::async_trait]
+    impl<
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+    > super::repeatable_server::Repeatable for RepeatableRouter<C> {
+        async fn one(
+            &self,
+            request: ::tonic::Request<super::Ask>,
+        ) -> ::core::result::Result<::tonic::Response<super::Told>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::unary(
+                    &self.channel,
+                    &METHODS[0usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        type DownStream = ::grpcrouter_runtime::codegen::ResponseStream<super::Told>;
+        async fn down(
+            &self,
+            request: ::tonic::Request<super::Ask>,
+        ) -> ::core::result::Result<
+            ::tonic::Response<Self::DownStream>,
+            ::tonic::Status,
+        > {
+            ::grpcrouter_runtime::codegen::server_streaming(
+                    &self.channel,
+                    &METHODS[1usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        async fn up(
+            &self,
+            request: ::tonic::Request<::tonic::Streaming<super::Ask>>,
+        ) -> ::core::result::Result<::tonic::Response<super::Told>, ::tonic::Status> {
+            ::grpcrouter_runtime::codegen::client_streaming(
+                    &self.channel,
+                    &METHODS[2usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+        type BothStream = ::grpcrouter_runtime::codegen::ResponseStream<super::Told>;
+        async fn both(
+            &self,
+            request: ::tonic::Request<::tonic::Streaming<super::Ask>>,
+        ) -> ::core::result::Result<
+            ::tonic::Response<Self::BothStream>,
+            ::tonic::Status,
+        > {
+            ::grpcrouter_runtime::codegen::streaming(
+                    &self.channel,
+                    &METHODS[3usize],
+                    ::tonic_prost::ProstCodec::default(),
+                    request,
+                )
+                .await
+        }
+    }
+    impl<
+        C,
+        B,
+    > ::grpcrouter_runtime::codegen::Service<
+        ::grpcrouter_runtime::codegen::http::Request<B>,
+    > for RepeatableRouter<C>
+    where
+        C: ::grpcrouter_runtime::codegen::RouterChannel,
+        B: ::grpcrouter_runtime::codegen::HttpBody<
+                Data = ::grpcrouter_runtime::codegen::Bytes,
+            > + ::core::marker::Send + 'static,
+        B::Error: ::core::convert::Into<::grpcrouter_runtime::codegen::StdError>,
+    {
+        type Response = ::grpcrouter_runtime::codegen::http::Response<
+            ::tonic::body::Body,
+        >;
+        type Error = ::core::convert::Infallible;
+        type Future = ::grpcrouter_runtime::codegen::RawFuture<C::Future>;
+        fn poll_ready(
+            &mut self,
+            cx: &mut ::core::task::Context<'_>,
+        ) -> ::core::task::Poll<::core::result::Result<(), Self::Error>> {
+            ::grpcrouter_runtime::codegen::Service::poll_ready(&mut self.channel, cx)
+        }
+        fn call(
+            &mut self,
+            request: ::grpcrouter_runtime::codegen::http::Request<B>,
+        ) -> Self::Future {
+            ::grpcrouter_runtime::codegen::raw_call(&mut self.channel, &SPEC, request)
+        }
+    }
+    impl<C> ::tonic::server::NamedService for RepeatableRouter<C> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+    /// The proto file of the service with all that it imports, but for Google's own files: an encoded
+    /// `FileDescriptorSet`, also for `BackendBuilder::descriptors`.
+    pub static FILE_DESCRIPTOR_SET: &[u8] = b"\n\x95\r\n\x19tests/proto/routing.proto\x12\x07routing\x1A\x13proto/options.proto\"\xB7\x02\n\x03Ask\x121\n\x08customer\x18\x01 \x01(\x0B2\x15.routing.Ask.CustomerR\x08customer\x12%\n\x04zone\x18\x02 \x01(\x0E2\x11.routing.Ask.ZoneR\x04zone\x12\x14\n\x05token\x18\x03 \x01(\x0CR\x05token\x12\x19\n\x05shelf\x18\x04 \x01(\x11H\0R\x05shelf\x88\x01\x01\x12\x18\n\x07padding\x18\x05 \x01(\tR\x07padding\x1AV\n\x08Customer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x02id\x18\x02 \x01(\tH\0R\x02id\x12\x18\n\x06number\x18\x03 \x01(\x04H\0R\x06numberB\n\n\x08known_by\")\n\x04Zone\x12\x14\n\x10ZONE_UNSPECIFIED\x10\0\x12\x0B\n\x07ZONE_EU\x10\x01B\x08\n\x06_shelf\">\n\x04Told\x12\x1A\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x1A\n\x08messages\x18\x02 \x01(\rR\x08messages2\x9F\x01\n\x04Echo\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12%\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told0\x01\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x012\xAE\x01\n\nByMetadata\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x125\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\ntenant-bin(\x01\x12/\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\0(\x010\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant0\x012E\n\x07ByBytes\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\ntenant-bin2t\n\x06ByPath\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x1D\xBA\xC8\x18\x19\n\x04Echo\x12\x06tenant\x18\x01\"\x07/api/v12\xB9\x01\n\x08ByHeader\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x127\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x10\xC2\xC8\x18\x0C\x12\n:authority0\x01\x128\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x13\xC2\xC8\x18\x0F\x12\rcookie:TENANT(\x01\x1A\x16\xBA\xC8\x18\x12\n\x04Echo\x12\x08x-tenant\x18\x022\xDE\x01\n\x07ByField\x12*\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x06\xC2\xC8\x18\x020\x01\x121\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\n\xC2\xC8\x18\x06\x12\x04zone0\x01\x120\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x0B\xC2\xC8\x18\x07\x12\x05shelf(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\x19\xBA\xC8\x18\x15\n\x04Echo\x12\x0Bcustomer.id\x18\x032h\n\x07Patient\x12\"\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\x12#\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told(\x01\x1A\x14\xBA\xC8\x18\x10\n\x04Echo\x12\x06tenant8\x012\xC0\x01\n\nRepeatable\x12'\n\x03One\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x01\x12*\n\x04Down\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\x020\x01\x12(\n\x02Up\x12\x0C.routing.Ask\x1A\r.routing.Told\"\x03\x90\x02\0(\x01\x12'\n\x04Both\x12\x0C.routing.Ask\x1A\r.routing.Told(\x010\x01\x1A\n\xBA\xC8\x18\x06\n\x04Echob\x06proto3";
 }
 /// A gateway with every router of this file; what else it needs is yours to set, then `build()` it.
 #[allow(
@@ -4240,6 +4983,7 @@ pub fn gateway() -> ::grpcrouter_runtime::GatewayBuilder {
         .add_router::<by_header_router::ByHeaderRouter>()
         .add_router::<by_field_router::ByFieldRouter>()
         .add_router::<patient_router::PatientRouter>()
+        .add_router::<repeatable_router::RepeatableRouter>()
 }
 /// A whole gateway program: reads the command line and `GRPCROUTER_*`, serves until it is told to stop, and gives the exit code.
 #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]

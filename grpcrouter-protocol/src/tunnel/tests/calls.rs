@@ -7,27 +7,27 @@ fn a_small_unary_call_is_one_frame_out_and_one_frame_back() {
     let mut pair = Pair::new();
     let id = pair.gateway.open(unary("ping"), T0).unwrap().id;
 
-    let out = pair.gateway.poll_transmit(T0).unwrap();
+    let out = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     let [Frame::Call(CallFrame { start: Some(_), data, half_close: true, .. })] = &frames(Side::Gateway, &out)[..]
     else {
         panic!("one frame with all of it")
     };
     assert_eq!((head(&out), &data[..]), ((1, 0), &b"ping"[..]));
-    assert_eq!(pair.gateway.poll_transmit(T0), None);
-    pair.instance.handle_batch(out.slice(PREFIX..), T0).unwrap();
+    assert_eq!(pair.gateway.poll_transmit(Epoch::FIRST, T0), None);
+    pair.instance.handle_batch(Epoch::FIRST, out.slice(PREFIX..), T0).unwrap();
     let started =
         Event::Started { call: id, start: request().start, deadline: None, data: "ping".into(), half_close: true };
     assert_eq!(events(&mut pair.instance), [started]);
 
     pair.instance.respond(id, answer("pong"), T0);
-    let back = pair.instance.poll_transmit(T0).unwrap();
+    let back = pair.instance.poll_transmit(Epoch::FIRST, T0).unwrap();
     let [Frame::Response(ResponseFrame { headers: Some(_), trailers: Some(_), .. }), Frame::MaxCalls(5)] =
         &frames(Side::Instance, &back)[..]
     else {
         panic!("one frame with all of it, and the new limit of calls")
     };
     assert_eq!(head(&back), (1, 1), "the ack rides on it");
-    pair.gateway.handle_batch(back.slice(PREFIX..), T0).unwrap();
+    pair.gateway.handle_batch(Epoch::FIRST, back.slice(PREFIX..), T0).unwrap();
     let response =
         Event::Response { call: id, headers: Some(Headers::default()), data: "pong".into(), trailers: Some(ok()) };
     assert_eq!(events(&mut pair.gateway), [response]);
@@ -38,7 +38,7 @@ fn a_small_unary_call_is_one_frame_out_and_one_frame_back() {
 fn a_batch_is_a_whole_grpc_message() {
     let mut pair = Pair::new();
     pair.gateway.open(unary("ping"), T0).unwrap();
-    let out = pair.gateway.poll_transmit(T0).unwrap();
+    let out = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     assert_eq!(out[0], 0, "not compressed");
     assert_eq!(u32::from_be_bytes(out[1..PREFIX].try_into().unwrap()) as usize, out.len() - PREFIX);
 }
@@ -148,9 +148,9 @@ fn a_small_call_does_not_wait_behind_a_large_upload() {
     let mut pair = Pair::with(Config { initial_window: 1 << 20, ..Config::default() });
     let large = pair.open();
     pair.gateway.send(large, Bytes::from(vec![7; 1 << 20]), false, T0);
-    pair.gateway.poll_transmit(T0).unwrap();
+    pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     let small = pair.gateway.open(unary("ping"), T0).unwrap().id;
-    let next = pair.gateway.poll_transmit(T0).unwrap();
+    let next = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     let Frame::Call(CallFrame { id, start: Some(_), .. }) = frames(Side::Gateway, &next).remove(0) else {
         panic!("the new call goes first")
     };
@@ -165,8 +165,9 @@ fn a_call_waits_for_all_that_goes_before_it() {
     pair.gateway.open(unary("ping"), T0).unwrap();
     pair.gateway.peers_changed(gateways.clone(), T0);
     pair.gateway.drain_to(gateways, T0);
-    let batches: Vec<Vec<Frame>> =
-        std::iter::from_fn(|| pair.gateway.poll_transmit(T0)).map(|batch| frames(Side::Gateway, &batch)).collect();
+    let batches: Vec<Vec<Frame>> = std::iter::from_fn(|| pair.gateway.poll_transmit(Epoch::FIRST, T0))
+        .map(|batch| frames(Side::Gateway, &batch))
+        .collect();
     let kinds = |frames: &Vec<Frame>| matches!(frames[..], [Frame::PeersChanged(_), Frame::Call(_)]);
     assert!(matches!(batches[0][..], [Frame::Drain(_)]) && kinds(&batches[1]), "{batches:?}");
 }
@@ -180,7 +181,7 @@ fn two_uploads_take_turns() {
     }
     let mut sent = [0, 0];
     for _ in 0..8 {
-        for frame in frames(Side::Gateway, &pair.gateway.poll_transmit(T0).unwrap()) {
+        for frame in frames(Side::Gateway, &pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap()) {
             let Frame::Call(frame) = frame else { continue };
             sent[calls.iter().position(|&id| id == frame.id).unwrap()] += frame.data.len();
         }
@@ -192,10 +193,10 @@ fn two_uploads_take_turns() {
 fn a_burst_of_small_calls_shares_one_batch_in_order() {
     let mut pair = Pair::with(Config::default());
     let opened: Vec<CallId> = (0..100).map(|_| pair.gateway.open(unary("ping"), T0).unwrap().id).collect();
-    let out = pair.gateway.poll_transmit(T0).unwrap();
+    let out = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     let id = |frame: &Frame| if let Frame::Call(frame) = frame { frame.id } else { panic!("a call") };
     assert_eq!(frames(Side::Gateway, &out).iter().map(id).collect::<Vec<_>>(), opened);
-    assert_eq!(pair.gateway.poll_transmit(T0), None);
+    assert_eq!(pair.gateway.poll_transmit(Epoch::FIRST, T0), None);
 }
 
 #[test]
@@ -215,9 +216,9 @@ fn an_ack_goes_alone_when_nothing_else_does() {
     assert!(!pair.instance.wants_transmit());
     assert_eq!(pair.instance.poll_timeout(), Some(after(25)));
     pair.instance.handle_timeout(after(25)).unwrap();
-    let ack = pair.instance.poll_transmit(after(25)).unwrap();
+    let ack = pair.instance.poll_transmit(Epoch::FIRST, after(25)).unwrap();
     assert_eq!((head(&ack), frames(Side::Instance, &ack)), ((0, 1), vec![]));
-    pair.gateway.handle_batch(ack.slice(PREFIX..), after(25)).unwrap();
+    pair.gateway.handle_batch(Epoch::FIRST, ack.slice(PREFIX..), after(25)).unwrap();
     assert_eq!(pair.gateway.unacked_bytes(), 0);
     assert!(!pair.gateway.wants_transmit(), "an ack is not acked");
 }
@@ -228,17 +229,17 @@ fn at_the_replay_limit_no_data_and_no_call_goes_out_until_an_ack() {
     let mut pair = Pair::with(config);
     let id = pair.gateway.open(request(), T0).unwrap().id;
     pair.gateway.send(id, Bytes::from(vec![7; 200 << 10]), false, T0);
-    let batches: Vec<Bytes> = std::iter::from_fn(|| pair.gateway.poll_transmit(T0)).collect();
+    let batches: Vec<Bytes> = std::iter::from_fn(|| pair.gateway.poll_transmit(Epoch::FIRST, T0)).collect();
     assert_eq!((batches.len(), pair.gateway.wants_transmit()), (2, false));
     assert_eq!(pair.gateway.open(request(), T0).unwrap_err().0, OpenCallError::ReplayFull);
     assert_eq!(pair.gateway.send(id, Bytes::from_static(b"x"), false, T0), 0);
 
     pair.gateway.drain(T0);
     assert!(pair.gateway.wants_transmit(), "control still goes");
-    pair.gateway.poll_transmit(T0).unwrap();
+    pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
 
     let ack = wire::RegisterRequest { ack: 1, ..Default::default() };
-    pair.gateway.handle_batch(ack.encode_to_vec().into(), T0).unwrap();
+    pair.gateway.handle_batch(Epoch::FIRST, ack.encode_to_vec().into(), T0).unwrap();
     assert!(matches!(events(&mut pair.gateway)[..], [Event::Writable { call, capacity: 1.. }] if call == id));
     assert!(pair.gateway.wants_transmit());
 }
@@ -305,10 +306,10 @@ fn the_time_that_a_start_waits_is_taken_off_its_timeout() {
     let mut pair = Pair::new();
     let deadline = Some(after(100));
     pair.gateway.open(OpenCall { deadline, ..request() }, T0).unwrap();
-    let out = pair.gateway.poll_transmit(after(30)).unwrap();
+    let out = pair.gateway.poll_transmit(Epoch::FIRST, after(30)).unwrap();
     let [Frame::Call(CallFrame { start: Some(start), .. })] = &frames(Side::Gateway, &out)[..] else { panic!("start") };
     assert_eq!(start.timeout, Some(Duration::from_millis(70)));
-    pair.instance.handle_batch(out.slice(PREFIX..), after(40)).unwrap();
+    pair.instance.handle_batch(Epoch::FIRST, out.slice(PREFIX..), after(40)).unwrap();
     assert!(
         matches!(events(&mut pair.instance)[..], [Event::Started { deadline, .. }] if deadline == Some(after(110)))
     );

@@ -11,7 +11,7 @@ fn a_call_cancelled_before_its_start_was_written_leaves_no_trace() {
     }
     assert_eq!((pair.gateway.open_calls(), pair.gateway.queued_bytes()), (0, 0));
     assert!(!pair.gateway.wants_transmit() && pair.gateway.can_open());
-    assert_eq!(pair.gateway.poll_transmit(T0), None);
+    assert_eq!(pair.gateway.poll_transmit(Epoch::FIRST, T0), None);
 }
 
 #[test]
@@ -94,15 +94,15 @@ fn a_handler_that_answered_hears_of_no_deadline_but_a_part_of_its_answer_is_not_
 fn a_draining_instance_refuses_and_the_whole_request_comes_back() {
     let mut pair = Pair::new();
     let id = pair.gateway.open(OpenCall { deadline: Some(after(900)), ..request() }, T0).unwrap().id;
-    let start = pair.gateway.poll_transmit(T0).unwrap();
+    let start = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     pair.gateway.send(id, Bytes::from(vec![1; 600]), false, T0);
-    let data = pair.gateway.poll_transmit(T0).unwrap();
+    let data = pair.gateway.poll_transmit(Epoch::FIRST, T0).unwrap();
     // More than the window: this stays in the queue.
     pair.gateway.send(id, Bytes::from(vec![2; 600]), true, T0);
 
     pair.instance.drain(T0);
     for message in [start, data] {
-        pair.instance.handle_batch(message.slice(PREFIX..), T0).unwrap();
+        pair.instance.handle_batch(Epoch::FIRST, message.slice(PREFIX..), T0).unwrap();
     }
     assert_eq!(events(&mut pair.instance), []);
     let [Event::Draining { .. }, Event::Refused { call, request: back }] = &pair.up(T0)[..] else {
@@ -123,12 +123,12 @@ fn no_ack_passes_a_refusal_that_waits() {
         pair.gateway.open(unary("x"), T0).unwrap();
     }
     pair.instance.drain(T0);
-    while let Some(message) = pair.gateway.poll_transmit(T0) {
-        pair.instance.handle_batch(message.slice(PREFIX..), T0).unwrap();
+    while let Some(message) = pair.gateway.poll_transmit(Epoch::FIRST, T0) {
+        pair.instance.handle_batch(Epoch::FIRST, message.slice(PREFIX..), T0).unwrap();
     }
-    let first = pair.instance.poll_transmit(T0).unwrap();
+    let first = pair.instance.poll_transmit(Epoch::FIRST, T0).unwrap();
     assert_eq!(head(&first), (1, 0), "not all refusals fit");
-    pair.gateway.handle_batch(first.slice(PREFIX..), T0).unwrap();
+    pair.gateway.handle_batch(Epoch::FIRST, first.slice(PREFIX..), T0).unwrap();
     let rest = pair.up(T0);
     let refused = rest.iter().filter(|event| matches!(event, Event::Refused { .. })).count();
     assert_eq!((refused, pair.gateway.open_calls()), (count, 0));
@@ -149,11 +149,12 @@ fn starts_that_were_not_written_come_back_when_the_instance_drains() {
 }
 
 #[test]
-fn a_draining_gateway_names_where_to_go_and_opens_nothing() {
+fn a_draining_gateway_names_where_to_go_and_still_carries_what_its_clients_sent_before_they_knew() {
     let mut pair = Pair::new();
     pair.gateway.drain_to(vec!["http://b".into()], T0);
     assert_eq!(pair.down(T0), [Event::Draining { gateways: vec!["http://b".into()] }]);
-    assert_eq!(pair.gateway.open(request(), T0).unwrap_err().0, OpenCallError::Draining);
+    pair.gateway.open(request(), T0).unwrap();
+    assert!(matches!(pair.down(T0)[..], [Event::Started { .. }]));
 }
 
 #[test]
@@ -200,10 +201,10 @@ fn a_close_is_the_last_frame_and_ends_every_call_on_both_ends() {
     let lost = Event::Ended { call: id, reason: EndReason::Lost(Outcome::MaybeExecuted) };
     assert_eq!(events(&mut pair.instance), std::slice::from_ref(&lost));
     assert!(!pair.instance.is_closed());
-    let last = pair.instance.poll_transmit(T0).unwrap();
+    let last = pair.instance.poll_transmit(Epoch::FIRST, T0).unwrap();
     assert_eq!(frames(Side::Instance, &last), [Frame::Close(close.clone())]);
-    assert!(pair.instance.is_closed() && pair.instance.poll_transmit(T0).is_none());
-    pair.gateway.handle_batch(last.slice(PREFIX..), T0).unwrap();
+    assert!(pair.instance.is_closed() && pair.instance.poll_transmit(Epoch::FIRST, T0).is_none());
+    pair.gateway.handle_batch(Epoch::FIRST, last.slice(PREFIX..), T0).unwrap();
     assert_eq!(events(&mut pair.gateway), [lost, Event::Closed(close)]);
     assert!(pair.gateway.is_closed());
 }
@@ -225,8 +226,8 @@ fn a_command_for_a_call_that_is_over_does_nothing() {
 fn a_ping_comes_back_as_a_round_trip() {
     let mut pair = Pair::new();
     pair.gateway.handle_timeout(after(10_000)).unwrap();
-    let ping = pair.gateway.poll_transmit(after(10_000)).unwrap();
-    pair.instance.handle_batch(ping.slice(PREFIX..), after(10_003)).unwrap();
+    let ping = pair.gateway.poll_transmit(Epoch::FIRST, after(10_000)).unwrap();
+    pair.instance.handle_batch(Epoch::FIRST, ping.slice(PREFIX..), after(10_003)).unwrap();
     assert_eq!(pair.up(after(10_007)), [Event::RoundTrip(Duration::from_millis(7))]);
 }
 
@@ -238,7 +239,7 @@ fn a_peer_that_answers_no_ping_is_silent() {
     let silent = loop {
         let now = pair.gateway.poll_timeout().unwrap();
         match pair.gateway.handle_timeout(now) {
-            Ok(()) => pings += usize::from(pair.gateway.poll_transmit(now).is_some()),
+            Ok(()) => pings += usize::from(pair.gateway.poll_transmit(Epoch::FIRST, now).is_some()),
             Err(silent) => break silent,
         }
     };
@@ -268,7 +269,8 @@ fn state_that_does_not_fit_one_batch_goes_in_the_next() {
     let gateways = vec!["x".repeat(40 << 10)];
     pair.gateway.drain_to(gateways.clone(), T0);
     pair.gateway.peers_changed(gateways.clone(), T0);
-    let sizes: Vec<usize> = std::iter::from_fn(|| pair.gateway.poll_transmit(T0)).map(|batch| batch.len()).collect();
+    let sizes: Vec<usize> =
+        std::iter::from_fn(|| pair.gateway.poll_transmit(Epoch::FIRST, T0)).map(|batch| batch.len()).collect();
     assert_eq!(sizes.len(), 2);
     assert!(sizes.iter().all(|&size| size < 64 << 10), "{sizes:?}");
 }
@@ -278,7 +280,7 @@ fn a_batch_that_comes_slowly_is_not_silence() {
     let mut pair = Pair::new();
     pair.gateway.open(request(), T0).unwrap();
     for second in 1..60 {
-        pair.gateway.handle_bytes(after(second * 1_000));
+        pair.gateway.handle_bytes(Epoch::FIRST, after(second * 1_000));
         pair.gateway.handle_timeout(after(second * 1_000)).unwrap();
     }
     assert_eq!(pair.gateway.poll_timeout(), Some(after(62_000)));

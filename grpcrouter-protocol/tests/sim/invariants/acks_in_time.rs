@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use grpcrouter_protocol::{Config, Time, Tunnel};
 
+use super::numbers_rise::number_of;
+
 /// What one side has taken since it last wrote a batch; each batch carries an ack.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
@@ -13,11 +15,16 @@ pub(crate) struct Owed {
 impl Owed {
     /// A batch comes.
     pub(crate) fn read(&mut self, message: &Bytes, now: Time) {
-        // The number is the first field; a batch of state alone has none and is not acked.
-        if message.first() == Some(&(1 << 3)) {
+        // A batch of state alone is not acked.
+        if number_of(message).is_some() {
             self.since.get_or_insert(now);
             self.bytes += message.len();
         }
+    }
+
+    /// A new stream carries the tunnel: what was acked before may not have arrived.
+    pub(crate) fn attached(&mut self, now: Time) {
+        *self = Self { since: Some(now), bytes: 0 };
     }
 
     /// A batch went out.

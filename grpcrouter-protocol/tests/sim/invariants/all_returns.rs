@@ -2,17 +2,33 @@
 
 use grpcrouter_protocol::{Config, OpenCall, Tunnel};
 
+use crate::sim::life::Life;
 use crate::sim::world::World;
 
 pub(crate) fn at_rest(world: &mut World) {
-    for tunnel in [&world.gateway, &world.instance] {
-        let left = (tunnel.open_calls(), tunnel.queued_bytes(), tunnel.unacked_bytes());
-        assert_eq!(left, (0, 0, 0), "open calls, queued bytes, unacked bytes");
-        assert_eq!(tunnel.grown_bytes(), 0, "what windows had of the pool");
-        assert!(!tunnel.wants_transmit());
+    let World { lives, config, now, .. } = world;
+    for life in lives {
+        for tunnel in [&life.gateway, &life.instance].into_iter().filter_map(|half| half.tunnel.as_ref()) {
+            let left = (tunnel.open_calls(), tunnel.queued_bytes(), tunnel.unacked_bytes());
+            assert_eq!(left, (0, 0, 0), "open calls, queued bytes, unacked bytes");
+            assert_eq!(tunnel.grown_bytes(), 0, "what windows had of the pool");
+        }
+        if !life.is_whole() {
+            continue;
+        }
+        newest_arrived(life);
+        if !life.gateway.is_draining && !life.instance.is_draining {
+            fresh_calls_have_all(life.gateway.tunnel.as_mut().unwrap(), config, *now);
+        }
     }
-    if !world.is_draining && !world.is_over {
-        fresh_calls_have_all(&mut world.gateway, &world.config, world.now);
+}
+
+/// What one end said of itself, the other knows.
+fn newest_arrived(life: &Life) {
+    assert_eq!((life.updates.heard, life.peers.heard), (life.updates.said, life.peers.said), "updates, gateways");
+    let is_draining = life.gateway.is_draining || life.instance.is_draining;
+    for half in [&life.gateway, &life.instance] {
+        assert_eq!(half.tunnel.as_ref().map(Tunnel::is_draining), Some(is_draining));
     }
 }
 

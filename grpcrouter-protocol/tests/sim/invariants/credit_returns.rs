@@ -3,20 +3,29 @@
 use bytes::Bytes;
 use grpcrouter_protocol::{Config, PART_OVERHEAD, ResponsePart, Tunnel};
 
-use crate::sim::model::Side;
+use crate::sim::life::Life;
+use crate::sim::model::{Call, Side};
 use crate::sim::world::World;
 
-/// Looks at the credit of all calls. Nothing is on its way.
+/// Looks at the credit of all calls of which nothing is on its way.
 pub(crate) fn when_quiet(world: &mut World) {
-    let World { calls, gateway, instance, config, now, seen, .. } = world;
-    let open = calls.iter_mut().filter(|call| call.gateway.is_open && call.instance.is_open);
-    for (id, call) in open.filter_map(|call| call.id.map(|id| (id, call))) {
-        if is_due(&call.gateway, &call.instance) && has_room(gateway, config) {
+    for index in 0..world.calls.len() {
+        let Call { at, gateway, instance, .. } = &world.calls[index];
+        let Some((life, id)) = at.filter(|_| gateway.is_open && instance.is_open) else { continue };
+        let (is_due_down, is_due_up) = (is_due(gateway, instance), is_due(instance, gateway));
+        if !(is_due_down || is_due_up) || !world.is_quiet(life) {
+            continue;
+        }
+        let World { calls, lives, config, now, seen, .. } = world;
+        let Life { gateway, instance, .. } = &mut lives[life];
+        let (Some(gateway), Some(instance)) = (&mut gateway.tunnel, &mut instance.tunnel) else { continue };
+        let call = &mut calls[index];
+        if is_due_down && has_room(gateway, config) {
             call.gateway.capacity = gateway.send(id, Bytes::new(), false, *now);
             check(call.gateway.capacity, config);
             seen.credit_looks += 1;
         }
-        if is_due(&call.instance, &call.gateway) && has_room(instance, config) {
+        if is_due_up && has_room(instance, config) {
             call.instance.capacity = instance.respond(id, ResponsePart::default(), *now);
             check(call.instance.capacity, config);
             seen.credit_looks += 1;

@@ -80,6 +80,13 @@ impl GatewayAddress {
         self.server_name.as_ref()
     }
 
+    /// `SCHEME://HOST:PORT`, always with the port and in one spelling.
+    pub(crate) fn origin(&self) -> String {
+        let scheme = if self.server_name.is_some() { "https" } else { "http" };
+        let host = self.host.strip_suffix('.').unwrap_or(&self.host).to_ascii_lowercase();
+        format!("{scheme}://{}", host_and_port(&host, self.port))
+    }
+
     /// Whether it is on this machine for sure.
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)

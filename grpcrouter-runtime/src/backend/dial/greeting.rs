@@ -1,7 +1,7 @@
 //! The request to register: Hello goes out, and Welcome is heard or what came instead is told.
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Accepted, Hello, Welcome, decode_welcome, encode_hello};
+use grpcrouter_protocol::{Accepted, Hello, Resumed, Welcome, decode_welcome, encode_hello};
 use h2::client::SendRequest;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
@@ -14,11 +14,17 @@ use crate::tunnel::Messages;
 
 /// A stream on which Welcome was said.
 pub(crate) struct Greeted {
-    pub(crate) accepted: Accepted,
+    pub(crate) welcome: Welcomed,
     pub(crate) outgoing: h2::SendStream<Bytes>,
     pub(crate) incoming: Messages<RecvBody>,
     /// To be held until the end: h2 closes a connection that nobody can use any more.
     pub(crate) requests: SendRequest<Bytes>,
+}
+
+/// A Welcome that is one.
+pub(crate) enum Welcomed {
+    Accepted(Accepted),
+    Resumed(Resumed),
 }
 
 impl Dialler {
@@ -65,14 +71,19 @@ impl Dialler {
         trail.passed("it answers as a gateway".to_owned());
         trail.at(DialStep::Register, Whom::Gateway, self.address());
         match welcome {
-            Welcome::Accepted(accepted) => Ok(Greeted { accepted, outgoing, incoming, requests }),
+            Welcome::Accepted(accepted) => {
+                Ok(Greeted { welcome: Welcomed::Accepted(accepted), outgoing, incoming, requests })
+            }
+            Welcome::Resumed(resumed) => {
+                Ok(Greeted { welcome: Welcomed::Resumed(resumed), outgoing, incoming, requests })
+            }
             Welcome::Rejected(rejected) => Err(ConnectError::Rejected {
                 address: self.address(),
                 reason: rejected.reason.as_str(),
                 message: words(&rejected.message),
                 retry_after: rejected.retry_after,
+                gateways: rejected.gateways,
             }),
-            Welcome::Resumed(_) => Err(self.no_welcome("it resumed a tunnel that was not asked for".to_owned())),
         }
     }
 
@@ -112,6 +123,7 @@ impl Dialler {
             reason,
             message: message.clone(),
             retry_after: std::time::Duration::ZERO,
+            gateways: Vec::new(),
         };
         match code {
             tonic::Code::Unimplemented => self.not_a_gateway(format!("{code:?}: {message}")),
@@ -123,6 +135,11 @@ impl Dialler {
 
     fn no_welcome(&self, why: String) -> ConnectError {
         ConnectError::NoWelcome { address: self.address(), why }
+    }
+
+    /// It took a Hello that asks for a tunnel for one that asks for another.
+    pub(crate) fn unasked(&self) -> ConnectError {
+        self.no_welcome("it offered another tunnel than it was asked for".to_owned())
     }
 
     fn not_a_gateway(&self, answer: String) -> ConnectError {

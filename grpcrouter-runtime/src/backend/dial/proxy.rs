@@ -18,7 +18,7 @@ use crate::error::{ConfigError, ProxyProblem, Spoken};
 use crate::status::shown;
 
 /// Where a backend gets the address of a proxy from.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) enum ProxySetting {
     #[default]
     Environment,

@@ -9,7 +9,7 @@ use super::{Dialler, GatewayAddress};
 use crate::error::ConfigError;
 
 /// What a builder was told of the way to its gateways.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WayOut {
     pub(crate) proxy: ProxySetting,
     pub(crate) tls: TlsFiles,

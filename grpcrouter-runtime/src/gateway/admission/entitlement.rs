@@ -17,10 +17,15 @@ use super::{
 };
 use crate::{clock, gateway::principal::Principal};
 
+/// What the next connection of an instance showed, which may have its tunnel; none where nobody asks.
+#[derive(Debug)]
+pub(in crate::gateway) struct Readmitted(pub(super) Option<Proof>);
+
 /// What one instance was let in with. Gives its id back when it is dropped.
 #[derive(Debug)]
 pub(in crate::gateway) struct Entitlement {
-    proof: Proof,
+    /// As its last connection showed it.
+    proof: Mutex<Proof>,
     principal: Principal,
     id: InstanceId,
     services: Vec<String>,
@@ -47,7 +52,7 @@ impl Entitlement {
         ids.claim(principal, &hello.instance_id, &hello.routing_keys, most, clock::now())?;
         drop(ids);
         Ok(Self {
-            proof,
+            proof: Mutex::new(proof),
             principal: principal.clone(),
             id: hello.instance_id.clone(),
             services,
@@ -63,15 +68,31 @@ impl Entitlement {
 
     /// By what it is known, for logs.
     pub(in crate::gateway) fn proof(&self) -> String {
-        self.proof.to_string()
+        self.last_proof().to_string()
+    }
+
+    /// A later connection of the same instance showed this.
+    pub(in crate::gateway) fn renew(&self, Readmitted(proof): Readmitted) {
+        if let Some(proof) = proof {
+            *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = proof;
+        }
+    }
+
+    /// Whether it may be here with what its next connection shows.
+    pub(super) fn check_with(&self, proof: &Proof, admission: &Admission) -> Result<(), Refusal> {
+        match &admission.policy {
+            Some(policy) => self.holds_with(proof, &policy.rules().borrow().clone(), SystemTime::now()).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn last_proof(&self) -> Proof {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it still may be here.
     pub(in crate::gateway) fn check(&self, admission: &Admission) -> Result<(), Refusal> {
-        match &admission.policy {
-            Some(policy) => self.holds(&policy.rules().borrow().clone(), SystemTime::now()).map(drop),
-            None => Ok(()),
-        }
+        self.check_with(&self.last_proof(), admission)
     }
 
     /// Done when it may not be here any more.
@@ -104,7 +125,11 @@ impl Entitlement {
 
     /// Whether these rules let it be here, and how long.
     fn holds(&self, rules: &Rules, now: SystemTime) -> Result<Option<SystemTime>, Refusal> {
-        let Verified { principal, scope, until } = rules.judge(&self.proof, now)?;
+        self.holds_with(&self.last_proof(), rules, now)
+    }
+
+    fn holds_with(&self, proof: &Proof, rules: &Rules, now: SystemTime) -> Result<Option<SystemTime>, Refusal> {
+        let Verified { principal, scope, until } = rules.judge(proof, now)?;
         if principal != self.principal {
             return Err(Refusal::OtherPrincipal { before: self.principal.clone() });
         }

@@ -1,15 +1,19 @@
-//! How many tries with wrong credentials came from one address lately. Pure: time is told.
+//! How many wrong tries came from one address, or of one principal, lately. Pure: time is told.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use grpcrouter_protocol::Time;
 
-use crate::gateway::peer::network;
+/// Failed tries by who tried.
+#[derive(Debug)]
+pub(super) struct Failures<K> {
+    by: HashMap<Option<K>, Tries>,
+}
 
-/// Failed tries by address.
-#[derive(Debug, Default)]
-pub(super) struct Failures {
-    by: HashMap<Option<IpAddr>, Tries>,
+impl<K> Default for Failures<K> {
+    fn default() -> Self {
+        Self { by: HashMap::new() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +33,10 @@ pub(super) enum Try {
     TooMany,
 }
 
-impl Failures {
-    /// One more try failed. An address that is not known is one for all.
-    pub(super) fn one_more(&mut self, from: Option<IpAddr>, now: Time) -> Try {
-        let mut from = from.map(network);
+impl<K: Eq + Hash> Failures<K> {
+    /// One more try failed. Those who are not known are one.
+    pub(super) fn one_more(&mut self, from: Option<K>, now: Time) -> Try {
+        let mut from = from;
         if self.by.len() >= MOST_ADDRESSES && !self.by.contains_key(&from) {
             self.by.retain(|_, tries| now.since(tries.since) < LATELY);
             if self.by.len() >= MOST_ADDRESSES {
@@ -62,7 +66,10 @@ const MOST_ADDRESSES: usize = 4096;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::gateway::peer::network;
 
     fn at(secs: u64) -> Time {
         Time::from_nanos(secs * 1_000_000_000)
@@ -71,7 +78,7 @@ mod tests {
     #[test]
     fn the_thirty_first_try_of_a_minute_is_too_many_and_others_are_not_touched() {
         let mut failures = Failures::default();
-        let (one, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+        let (one, other) = (Some("192.0.2.1"), Some("192.0.2.2"));
 
         assert!((0..30).all(|_| failures.one_more(one, at(0)) == Try::Told));
         assert_eq!(failures.one_more(one, at(1)), Try::FirstTooMany);
@@ -83,10 +90,11 @@ mod tests {
     #[test]
     fn addresses_of_one_network_count_as_one() {
         let mut failures = Failures::default();
-        let tries = (0..100).map(|nth| failures.one_more(format!("2001:db8::{nth:x}").parse().ok(), at(0)));
+        let from = |text: String| text.parse().ok().map(network);
+        let tries = (0..100).map(|nth| failures.one_more(from(format!("2001:db8::{nth:x}")), at(0)));
 
         assert_eq!(tries.filter(|one| *one == Try::Told).count(), 30);
-        assert_eq!(failures.one_more("2001:db8:0:1::1".parse().ok(), at(0)), Try::Told);
+        assert_eq!(failures.one_more(from("2001:db8:0:1::1".to_owned()), at(0)), Try::Told);
     }
 
     #[test]

@@ -69,10 +69,18 @@ impl Policy {
         if looked.at.elapsed() < after {
             return;
         }
-        let (path, rules) = (path.to_owned(), self.written.rules.clone());
-        let found = tokio::task::spawn_blocking(move || look(&path, &rules)).await;
+        let mut found = self.look(path).await;
+        if found.as_ref().is_ok_and(|(_, hash)| *hash != looked.hash) {
+            // Who writes it in place empties it first, and an empty file knows nobody. A change counts when it stands.
+            sleep(STANDS_AFTER).await;
+            let again = self.look(path).await;
+            if again.as_ref().ok().map(|(_, hash)| hash) != found.as_ref().ok().map(|(_, hash)| hash) {
+                return;
+            }
+            found = again;
+        }
         looked.at = Instant::now();
-        match found.unwrap_or_else(|_| Err("reading it failed".to_owned())) {
+        match found {
             Ok((rules, hash)) => {
                 let was_broken = looked.problem.take().is_some();
                 if looked.hash != hash || was_broken {
@@ -87,6 +95,12 @@ impl Policy {
             }
             Err(_) => {}
         }
+    }
+
+    async fn look(&self, path: &Path) -> Result<(Rules, [u8; 32]), String> {
+        let (path, rules) = (path.to_owned(), self.written.rules.clone());
+        let found = tokio::task::spawn_blocking(move || look(&path, &rules)).await;
+        found.unwrap_or_else(|_| Err("reading it failed".to_owned()))
     }
 
     /// Looks at the file again and again. Of all who wait here one does it at a time; the next goes on when it is gone, so
@@ -107,6 +121,9 @@ fn look(path: &Path, more: &[RegistrationRule]) -> Result<(Rules, [u8; 32]), Str
     let rules = Rules::new(listed.iter().chain(more), SystemTime::now())?;
     Ok((rules, Sha256::digest(&text).into()))
 }
+
+/// So long a change of the file must have been there to count.
+const STANDS_AFTER: Duration = Duration::from_millis(50);
 
 /// What is revoked ends within a second; reading a small file twice in one costs nothing.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);

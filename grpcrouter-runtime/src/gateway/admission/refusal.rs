@@ -63,6 +63,9 @@ pub(in crate::gateway) enum Refusal {
     OtherPrincipal {
         before: Principal,
     },
+    /// Of a resume: the tunnel is another instance's.
+    ForeignTunnel,
+    WrongResumeToken,
     TooManyTries,
 }
 
@@ -82,7 +85,9 @@ impl Refusal {
             | Self::RoutingKey { .. }
             | Self::ForeignInstance { .. }
             | Self::ForeignKey { .. }
-            | Self::OtherPrincipal { .. } => RejectReason::PermissionDenied,
+            | Self::OtherPrincipal { .. }
+            | Self::ForeignTunnel
+            | Self::WrongResumeToken => RejectReason::PermissionDenied,
             Self::TooMany { .. } | Self::TooManyTries => RejectReason::ResourceExhausted,
         }
     }
@@ -176,6 +181,12 @@ impl fmt::Display for Refusal {
             Self::OtherPrincipal { before } => {
                 write!(f, "what proved {before} proves another principal now: register again as that")
             }
+            Self::ForeignTunnel => {
+                f.write_str("the tunnel to resume is not this instance's: say a plain Hello for one of its own")
+            }
+            Self::WrongResumeToken => f.write_str(
+                "the resume token is not that of the tunnel, so it is not given back; say a plain Hello for a new one",
+            ),
             Self::TooManyTries => f.write_str(
                 "too many tries with wrong credentials came from this address: wait; right ones are let in at any time",
             ),

@@ -8,7 +8,10 @@ use h2::RecvStream;
 
 use super::staging::Staging;
 use crate::{
-    gateway::edge::{Breach, Messages},
+    gateway::{
+        edge::{Breach, Messages},
+        retries::Kept,
+    },
     tunnel::TunnelHandle,
 };
 
@@ -26,6 +29,8 @@ pub(super) struct Upload {
     /// What the tunnel takes now.
     capacity: usize,
     sent: Sent,
+    /// All that the tunnel was given, of a call that may be executed twice.
+    kept: Option<Box<Kept>>,
     messages: Messages,
 }
 
@@ -46,6 +51,7 @@ impl Upload {
             ended: false,
             capacity: 0,
             sent: Sent::default(),
+            kept: None,
             messages,
         }
     }
@@ -72,13 +78,26 @@ impl Upload {
         self.messages.end().map_err(Broken::Messages)
     }
 
-    /// What goes with the start of the call, and whether that is all.
-    pub(super) fn first(&mut self) -> (Bytes, bool) {
-        let data = self.staging.pop(FIRST);
-        let half_close = self.ended && self.staging.is_empty();
-        self.sent.total = data.len();
-        self.release(data.len(), half_close);
-        (data, half_close)
+    /// Adds what goes with the start of the call, and whether that is all.
+    pub(super) fn begin(&mut self, open: &mut OpenCall, may_repeat: bool) {
+        open.data = self.staging.pop(FIRST);
+        open.half_close = self.ended && self.staging.is_empty();
+        self.sent.total = open.data.len();
+        self.release(open.data.len(), open.half_close);
+        if may_repeat {
+            self.kept = Kept::of(open);
+        }
+    }
+
+    /// The response begins: from now on the call can only go on where it is.
+    pub(super) fn answered(&mut self) {
+        self.kept = None;
+    }
+
+    /// The call as far as it went, to be opened elsewhere though it may have been executed. Once: what ends one instance
+    /// after another must not go round them all.
+    pub(super) fn kept(&mut self) -> Option<OpenCall> {
+        self.kept.take().map(|kept| kept.call())
     }
 
     /// What has come and is not with a tunnel yet.
@@ -116,6 +135,9 @@ impl Upload {
             }
             let data = self.staging.pop(self.capacity);
             let half_close = self.ended && self.staging.is_empty();
+            if self.kept.as_mut().is_some_and(|kept| !kept.more(&data)) {
+                self.kept = None;
+            }
             self.capacity = tunnel.send(call, data.clone(), half_close);
             self.release(data.len(), half_close);
             if !data.is_empty() {

@@ -3,7 +3,7 @@
 
 use super::invalid;
 use crate::{
-    codegen::{LoadBalancing, MethodRoutes, OnMissingKey, Strategy},
+    codegen::{IdempotencyLevel, LoadBalancing, MethodRoutes, OnMissingKey, Strategy},
     descriptors::{Broken, Fields, Value},
     error::ConfigError,
 };
@@ -11,6 +11,21 @@ use crate::{
 /// `grpcrouter.routes_to` of `ServiceOptions`, and `grpcrouter.method_routes_to` of `MethodOptions`.
 pub(super) const ROUTES_TO: u32 = 50311;
 pub(super) const METHOD_ROUTES_TO: u32 = 50312;
+
+/// Protobuf's own option of that name among `options` of a method. A level that is not known here allows nothing.
+pub(super) fn idempotency_level(options: &[u8]) -> Result<IdempotencyLevel, Broken> {
+    let mut level = IdempotencyLevel::Unknown;
+    for option in Fields::of(options) {
+        let option = option?;
+        if let (IDEMPOTENCY_LEVEL, Value::Varint(number)) = (option.number, option.value) {
+            level = one_of(number, &LEVELS).unwrap_or_default();
+        }
+    }
+    Ok(level)
+}
+
+/// `MethodOptions.idempotency_level`.
+const IDEMPOTENCY_LEVEL: u32 = 34;
 
 /// What one option sets.
 #[derive(Debug, Default)]
@@ -113,6 +128,8 @@ const BALANCINGS: [LoadBalancing; 6] = [
     LoadBalancing::ConsistentHash,
     LoadBalancing::Random,
 ];
+const LEVELS: [IdempotencyLevel; 3] =
+    [IdempotencyLevel::Unknown, IdempotencyLevel::NoSideEffects, IdempotencyLevel::Idempotent];
 const MISSING: [OnMissingKey; 2] = [OnMissingKey::Balance, OnMissingKey::Reject];
 
 /// The highest field of the option that is known here.

@@ -75,6 +75,30 @@ fn what_the_options_say_is_what_generated_code_would_say() {
 }
 
 #[test]
+fn methods_that_may_be_executed_twice_are_those_that_say_so_or_whose_target_does() {
+    let level = |level: &str| format!("option idempotency_level = {level};");
+    let file = |own: &str, others: &str| {
+        format!(
+            r#"syntax = "proto3"; import "proto/options.proto"; message M {{}}
+            service Plain {{ rpc Buy(M) returns (M) {{ {others} }} }}
+            service Front {{ option (grpcrouter.routes_to) = {{ service: "Plain" }}; rpc Buy(M) returns (M) {{ {own} }} }}"#
+        )
+    };
+    for (own, others, expected) in [
+        ("", "", false),
+        ("NO_SIDE_EFFECTS", "", true),
+        ("IDEMPOTENT", "", true),
+        ("", "IDEMPOTENT", true),
+        ("IDEMPOTENCY_UNKNOWN", "", false),
+        ("", "IDEMPOTENCY_UNKNOWN", false),
+    ] {
+        let option = |said: &str| if said.is_empty() { String::new() } else { level(said) };
+        let found = services(&compiled(&file(&option(own), &option(others)))).unwrap();
+        assert_eq!(found[0].may_repeat("Buy"), expected, "{own} {others}");
+    }
+}
+
+#[test]
 fn the_fields_of_requests_are_found_by_their_numbers() {
     let set = compiled(&shop("", ""));
     let described = Described::read(&set).unwrap();

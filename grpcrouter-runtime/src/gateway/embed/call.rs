@@ -22,6 +22,7 @@ use crate::{
         GatewayCore,
         edge::{Breach, Edge, Messages, TooLong, is_limit},
         forward,
+        retries::Kept,
         route::MethodRoute,
         way::{self, End, Unplaced, Way},
     },
@@ -57,6 +58,8 @@ struct State {
     answered: Option<End>,
     /// Of the response, if the size of messages is limited.
     limited: Option<(Edge, usize)>,
+    /// All that the tunnel was given, of a call that may be executed twice, until the response begins.
+    kept: Option<Box<Kept>>,
 }
 
 /// A part of the response.
@@ -148,6 +151,18 @@ impl EmbeddedCall {
         });
     }
 
+    /// From now on all that the tunnel is given is kept, until the response begins.
+    fn keep(&self, open: &OpenCall) {
+        self.lock().kept = Kept::of(open);
+    }
+
+    fn keep_more(&self, data: &Bytes) {
+        let mut state = self.lock();
+        if state.kept.as_mut().is_some_and(|kept| !kept.more(data)) {
+            state.kept = None;
+        }
+    }
+
     fn answer(&self, answer: &Answer) {
         wake({
             let mut state = self.lock();
@@ -202,6 +217,7 @@ impl CallSink for EmbeddedCall {
             match event {
                 CallEvent::Response { .. } if state.answered.is_some() => {}
                 CallEvent::Response { headers, mut data, trailers } => {
+                    state.kept = None;
                     let within = state.limit(&mut data);
                     state.parts.extend(headers.map(Part::Headers));
                     if !data.is_empty() {
@@ -228,8 +244,16 @@ impl CallSink for EmbeddedCall {
                 }
                 CallEvent::Leased(lease) => state.lease = Some(lease),
                 CallEvent::Ended(reason) => {
-                    state.over = true;
-                    state.turns.push_back(Turn::Over(Some(reason)));
+                    let kept = state.kept.take().filter(|_| matches!(reason, EndReason::Lost(_)));
+                    let turn = match kept {
+                        // Once: what ends one instance after another must not go round them all.
+                        Some(kept) => Turn::Back(Box::new(kept.call()), Outcome::MaybeExecuted),
+                        None => {
+                            state.over = true;
+                            Turn::Over(Some(reason))
+                        }
+                    };
+                    state.turns.push_back(turn);
                 }
                 // Only instances get requests.
                 CallEvent::Request { .. } => {}
@@ -254,6 +278,10 @@ pub(super) async fn drive(core: Arc<GatewayCore>, way: Way, mut open: OpenCall, 
     if let Err(end) = unless_over(&core, &call, deadline, upload.start(&core, way, &mut open)).await {
         return end.iter().for_each(|answer| call.answer(answer));
     }
+    let may_repeat = way.route(&core).is_some_and(|route| route.may_repeat);
+    if may_repeat {
+        call.keep(&open);
+    }
     let first = forward::exchange(&core, way, open, &call);
     let mut opened = placed(&core, way, first, &call).await;
     call.carried_by(way.tunnel());
@@ -269,30 +297,33 @@ pub(super) async fn drive(core: Arc<GatewayCore>, way: Way, mut open: OpenCall, 
                 call.carried_by(way.tunnel());
             }
             Step::Turn(Turn::Over(None) | Turn::GivenUp) => return,
-            Step::Turn(Turn::Over(Some(reason))) => return call.answer(&ended(&core, &reason)),
+            Step::Turn(Turn::Over(Some(reason))) => return call.answer(&way.told(&ended(&core, &reason))),
             Step::Upload(Some(Ok(frame))) => {
                 // A request has no trailers in gRPC.
                 let data = frame.into_data().unwrap_or_default();
                 if let Err(breach) = upload.messages.pass(&data) {
-                    return call.answer(&Broken::Messages(breach).answer(&core, way));
+                    return call.answer(&way.told(&Broken::Messages(breach).answer(&core, way)));
                 }
                 upload.sent += data.len();
                 upload.last = data.clone();
+                if may_repeat {
+                    call.keep_more(&data);
+                }
                 *capacity = tunnel.send(call.id(), data, false);
             }
             Step::Upload(None) => {
                 if let Err(breach) = upload.messages.end() {
-                    return call.answer(&Broken::Messages(breach).answer(&core, way));
+                    return call.answer(&way.told(&Broken::Messages(breach).answer(&core, way)));
                 }
                 upload.ended = true;
                 tunnel.send(call.id(), Bytes::new(), true);
             }
             // Broken, so never half-closed: the instance must not take it for whole.
-            Step::Upload(Some(Err(_))) => return call.answer(&Broken::Gone.answer(&core, way)),
+            Step::Upload(Some(Err(_))) => return call.answer(&way.told(&Broken::Gone.answer(&core, way))),
         }
     }
-    if let Err(Some(answer)) = opened {
-        call.answer(&answer);
+    if let Err(Some(answer)) = &opened {
+        call.answer(&way.told(answer));
     }
 }
 
@@ -358,14 +389,14 @@ async fn unless_over<T>(
         // First: most work is done when it is looked at, and then there is nothing to wait for and no timer to set.
         done = work => done.map_err(Some),
         () = poll_fn(|cx| call.poll_given_up(cx)) => Err(None),
-        () = deadline => Err(Some(Answer::deadline().outcome(Outcome::NotSent))),
+        () = deadline => Err(Some(Answer::deadline(Outcome::NotSent))),
         () = closed => Err(Some(Answer::shutting_down("gateway", Outcome::NotSent))),
     }
 }
 
 fn ended(core: &GatewayCore, reason: &EndReason) -> Answer {
     match reason {
-        EndReason::Deadline => Answer::deadline(),
+        EndReason::Deadline => Answer::deadline(Outcome::MaybeExecuted),
         EndReason::Violation(why) => Answer::violation(&why.to_string()),
         EndReason::Cancelled(_) | EndReason::Lost(_) => way::lost(core, Outcome::MaybeExecuted),
     }
@@ -398,12 +429,10 @@ enum Broken {
 
 impl Broken {
     fn answer(&self, core: &GatewayCore, way: &Way) -> Answer {
+        let outcome = way.tunnel().map_or(Outcome::NotSent, |_| Outcome::MaybeExecuted);
         match self {
-            Self::Gone => Answer::cancelled(),
-            Self::Messages(breach) => {
-                let outcome = way.tunnel().map_or(Outcome::NotSent, |_| Outcome::MaybeExecuted);
-                breach.answer(way.route(core).map_or("", |route| route.path.as_str()), outcome)
-            }
+            Self::Gone => Answer::cancelled(outcome),
+            Self::Messages(breach) => breach.answer(way.route(core).map_or("", |route| route.path.as_str()), outcome),
         }
     }
 }
@@ -509,7 +538,7 @@ impl Drop for Carried {
             tunnel.cancel(self.call.id(), CancelReason::ClientGone);
         }
         // Nobody is left waiting, should a request body have panicked.
-        self.call.answer(&Answer::cancelled());
+        self.call.answer(&Answer::cancelled(Outcome::MaybeExecuted));
         let end = self.call.lock().answered.unwrap_or(End::CANCELLED);
         self.way.ended(&self.core, self.call.id(), end);
     }

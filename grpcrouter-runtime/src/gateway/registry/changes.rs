@@ -23,7 +23,7 @@ pub struct RegisteredInstance {
     pub not_serving: Vec<String>,
     /// What its owner calls its version; may be empty.
     pub version: String,
-    /// Where it dialled from, `address:port`; `unknown` behind a server that is not the gateway's own.
+    /// Where it dialled from last, `address:port`; `unknown` behind a server that is not the gateway's own.
     pub peer: String,
     /// As whom it registered, as the gateway's [`RegistrationPolicy`] names it; none where there is no policy.
     ///
@@ -59,6 +59,9 @@ pub enum InstanceState {
     Draining,
     /// Another tunnel with its instance id takes the new calls.
     Replaced,
+    /// Its connection was lost. Its calls are kept until it is back, or as long as the
+    /// [`resume_window`](crate::GatewayBuilder::resume_window) says.
+    Away,
     /// It kept failing and is left out for a while; where there is no other instance it takes calls all the same.
     Ejected,
 }
@@ -69,9 +72,9 @@ pub enum InstanceState {
 pub enum InstanceChange {
     /// An instance registered.
     Joined(RegisteredInstance),
-    /// An instance is not as it was: its state, weight, labels or load.
+    /// An instance is not as it was: its state, weight, labels or load. Or its connection was lost, or is back.
     Changed(RegisteredInstance),
-    /// An instance went, or its connection was lost.
+    /// An instance went, or its connection was lost and it did not come back in time.
     Left {
         /// As it was last.
         instance: RegisteredInstance,
@@ -167,7 +170,7 @@ impl Instance {
             services: self.services.clone(),
             not_serving: facts.not_serving.clone(),
             version: self.software_version.clone(),
-            peer: self.peer.clone(),
+            peer: facts.peer.clone(),
             principal: self.principal.as_ref().map(ToString::to_string),
             weight: self.weight(),
             labels: facts.labels.clone(),
@@ -187,6 +190,8 @@ impl Facts {
             InstanceState::Replaced
         } else if self.draining {
             InstanceState::Draining
+        } else if self.away.is_some() {
+            InstanceState::Away
         } else if !self.serving {
             InstanceState::NotServing
         } else if self.ejection.is_on() {

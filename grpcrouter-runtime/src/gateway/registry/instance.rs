@@ -7,6 +7,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,8 +44,6 @@ pub(crate) struct Instance {
     pub(super) software_version: String,
     /// As whom it registered, if the gateway has a policy for that.
     pub(super) principal: Option<Principal>,
-    /// Where it dialled from, for logs.
-    pub(super) peer: String,
     pub(super) since: Instant,
     /// So many calls at once were agreed on.
     max_calls: u64,
@@ -75,6 +74,10 @@ pub(super) struct Facts {
     pub(super) displaced: bool,
     /// It is in the registry.
     pub(super) present: bool,
+    /// Since when no stream carries its tunnel, if none does.
+    pub(super) away: Option<Instant>,
+    /// Where it dialled from last, for logs.
+    pub(super) peer: String,
     pub(super) ejection: Ejection,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) load_permille: u32,
@@ -83,7 +86,22 @@ pub(super) struct Facts {
 impl Facts {
     /// It takes new calls, unless it is ejected.
     pub(super) fn is_ready(&self) -> bool {
+        self.would_be_ready() && self.away.is_none()
+    }
+
+    /// The same, if its tunnel had a stream.
+    fn would_be_ready(&self) -> bool {
         self.present && self.serving && !self.draining && !self.displaced
+    }
+
+    /// It lost its stream a moment ago: one that lives dials again within milliseconds.
+    fn is_awaited(&self) -> bool {
+        self.would_be_ready() && self.away.is_some_and(|since| since.elapsed() < AWAITED_FOR)
+    }
+
+    /// It would take calls to `service`, if its tunnel had a stream.
+    pub(super) fn is_away_from(&self, service: &str) -> bool {
+        self.away.is_some() && self.would_be_ready() && !self.not_serving.iter().any(|name| name == service)
     }
 
     /// The same, of calls to `service`.
@@ -103,6 +121,8 @@ impl Instance {
             draining: hello.draining,
             displaced: false,
             present: false,
+            away: None,
+            peer,
             ejection: Ejection::default(),
             labels: hello.labels,
             load_permille: 0,
@@ -127,7 +147,6 @@ impl Instance {
             descriptors,
             software_version: hello.software_version,
             principal: None,
-            peer,
             since: Instant::now(),
             max_calls: hello.max_calls,
             began: AtomicU64::new(0),
@@ -176,6 +195,11 @@ impl Instance {
         self.began.load(Ordering::Relaxed)
     }
 
+    /// Whether it claims this routing key.
+    pub(super) fn has_key(&self, key: &[u8]) -> bool {
+        self.keys.iter().any(|own| *own == key)
+    }
+
     pub(super) fn answers(&self, service: &str) -> bool {
         self.services.iter().any(|name| name == service)
     }
@@ -184,6 +208,16 @@ impl Instance {
     /// not is taken where there is no better.
     pub(super) fn is_eager(&self) -> bool {
         (self.open_calls() as u64) < self.max_calls && self.streak.is_let_in(clock::now)
+    }
+
+    /// Whether calls wait a moment for its return.
+    pub(in crate::gateway) fn is_awaited(&self) -> bool {
+        self.facts().is_awaited()
+    }
+
+    /// Whether it has said that it takes no new calls.
+    pub(in crate::gateway) fn is_draining(&self) -> bool {
+        self.facts().draining
     }
 
     /// Whether it takes new calls now.
@@ -227,6 +261,10 @@ impl Candidate for Instance {
         self.latency.now(clock::now())
     }
 }
+
+/// So long calls wait for one that lost its stream, instead of failing: it notices at once, or within a heartbeat, and
+/// dials over even a bad way in less. One that is not back by then may well be gone, and clients are better told.
+pub(in crate::gateway) const AWAITED_FOR: Duration = Duration::from_secs(2);
 
 /// Sets of descriptors that one instance is asked for: one for each team whose services it has.
 const MAX_DESCRIPTORS: usize = 16;

@@ -38,6 +38,8 @@ pub(crate) struct Snapshot {
     split: Option<Divided>,
     /// How many are connected and take no calls.
     resting: usize,
+    /// Those that lost their streams and may come back.
+    away: Vec<Arc<Instance>>,
     left: Option<Left>,
 }
 
@@ -94,12 +96,12 @@ impl Snapshot {
                 ready.iter().for_each(|one| one.is_measured.store(true, Ordering::Relaxed));
             }
         }
-        Self { ready, by_key, pickers, instead: balancers.instead, split: None, resting: 0, left }
+        Self { ready, by_key, pickers, instead: balancers.instead, split: None, resting: 0, away: Vec::new(), left }
     }
 
-    /// The same, beside so many that are connected and take no calls.
-    pub(super) fn beside(self, resting: usize) -> Self {
-        Self { resting, ..self }
+    /// The same, beside so many that are connected and take no calls, and those that are away.
+    pub(super) fn beside(self, resting: usize, away: Vec<Arc<Instance>>) -> Self {
+        Self { resting, away, ..self }
     }
 
     /// The same, with its calls split between versions.
@@ -116,9 +118,10 @@ impl Snapshot {
         }
     }
 
-    /// Whether anybody takes calls.
+    /// Whether anybody takes calls, or will in a moment.
     pub(super) fn serves(&self) -> bool {
-        self.split.as_ref().map_or(!self.ready.is_empty(), |split| !split.is_empty())
+        self.away.iter().any(|one| one.is_awaited())
+            || self.split.as_ref().map_or(!self.ready.is_empty(), |split| !split.is_empty())
     }
 
     /// One instance for a call with this key, among those that suit; `balancing` is what its route asks for.
@@ -148,6 +151,17 @@ impl Snapshot {
         picker.pick(key, &eager).or_else(|| picker.pick(key, suits))
     }
 
+    /// Whether one that could take a call with this key, of this version, is awaited.
+    pub(in crate::gateway) fn awaits(&self, balancing: LoadBalancing, key: &RoutingKey, version: Option<&str>) -> bool {
+        let is_hashed = self.instead.unwrap_or(balancing) == LoadBalancing::ConsistentHash;
+        let has_key = |one: &Instance| match key {
+            RoutingKey::Value(key) if !is_hashed => one.has_key(key),
+            _ => true,
+        };
+        let is_of = |one: &Instance| version.is_none_or(|version| one.software_version == version);
+        self.away.iter().any(|one| has_key(one) && is_of(one) && one.is_awaited())
+    }
+
     /// All that a call without a key may go to.
     pub(in crate::gateway) fn candidates(&self) -> Vec<Arc<Instance>> {
         well(&self.ready).to_vec()
@@ -157,7 +171,7 @@ impl Snapshot {
     pub(in crate::gateway) fn nobody(&self, service: &str, name: &str, key: &RoutingKey) -> Answer {
         let last = self.left.as_ref().map(Left::shown);
         let RoutingKey::Value(key) = key else {
-            let mut answer = Answer::no_instance(service, self.resting, last.as_deref());
+            let mut answer = Answer::no_instance(service, self.resting, self.away.len(), last.as_deref());
             if self.split.is_some() && !self.ready.is_empty() {
                 answer
                     .message
@@ -166,10 +180,13 @@ impl Snapshot {
             return answer;
         };
         if self.ready.is_empty() {
-            return Answer::no_instance(service, self.resting, last.as_deref());
+            return Answer::no_instance(service, self.resting, self.away.len(), last.as_deref());
         }
         let ids = self.ready.iter().map(|instance| instance.id.as_str());
         let mut answer = Answer::unknown_key(service, name, &String::from_utf8_lossy(key), ids);
+        if let Some(away) = self.away.iter().find(|one| one.has_key(key)) {
+            let _ = write!(answer.message, "; {} lost its connection and may come back", shown(away.id.as_str()));
+        }
         if let Some(left) = self.left.as_ref().filter(|left| left.id.as_str().as_bytes() == &key[..]) {
             let _ = write!(answer.message, "; {}", left.shown());
         }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use grpcrouter_protocol::Time;
 
-/// What happened lately to one instance id.
+/// What happened lately to one instance id that several processes want.
 #[derive(Debug, Default)]
 pub(super) struct Takeovers {
     /// When tunnels that were well were displaced.
@@ -16,7 +16,7 @@ pub(super) struct Takeovers {
 
 impl Takeovers {
     /// Whether another process may have the id; else how long it is to wait.
-    pub(super) fn may_take(&self, now: Time) -> Result<(), Duration> {
+    fn may_take(&self, now: Time) -> Result<(), Duration> {
         match self.closed_until {
             Some(until) if until > now => Err(until.since(now)),
             _ => Ok(()),

@@ -151,11 +151,18 @@ impl Target {
     }
 
     fn publish(&self, mut state: MutexGuard<'_, State>) {
-        let ready: Vec<_> =
-            state.members.values().filter(|one| one.facts().is_ready_for(&self.name)).cloned().collect();
-        let (left, resting) = (state.left.clone(), state.members.len() - ready.len());
+        let (mut ready, mut away) = (Vec::with_capacity(state.members.len()), Vec::new());
+        for one in state.members.values() {
+            let facts = one.facts();
+            if facts.is_ready_for(&self.name) {
+                ready.push(one.clone());
+            } else if facts.is_away_from(&self.name) {
+                away.push(one.clone());
+            }
+        }
+        let (left, resting) = (state.left.clone(), state.members.len() - ready.len() - away.len());
         let State { balancers, split, .. } = &mut *state;
-        let snapshot = Snapshot::new(ready, balancers, left).split(split.as_mut()).beside(resting);
+        let snapshot = Snapshot::new(ready, balancers, left).split(split.as_mut()).beside(resting, away);
         let serves = snapshot.serves();
         self.published.store(Arc::new(snapshot));
         state.published_at = Instant::now();

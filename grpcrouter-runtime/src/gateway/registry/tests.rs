@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use grpcrouter_protocol::{Config, Health, Incarnation, ServiceOffer, Side, WindowPool};
+use grpcrouter_protocol::{Config, Health, Incarnation, ServiceOffer, Side, TokenHash, WindowPool};
 
 use super::*;
 use crate::{gateway::strategy::RoutingKey, metrics::TunnelMeter, tunnel::TunnelHandle};
@@ -37,7 +37,8 @@ pub(in crate::gateway) fn hello(id: &str, service: &str) -> Hello {
 }
 
 fn from(hello: Hello) -> Arc<Instance> {
-    let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), TunnelMeter::new(Side::Gateway));
+    let meter = TunnelMeter::new(Side::Gateway);
+    let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), meter, TokenHash([0; 32]));
     Arc::new(Instance::new(hello, tunnel, "127.0.0.1:1".to_owned()))
 }
 

@@ -11,7 +11,8 @@ use myservice::proto::{Method1Request, Method2Request, Method3Request, StreamReq
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Streaming};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -133,6 +134,13 @@ impl Talk {
     }
 }
 
+/// Whether the gateway says so: the instance was lost while it had the call.
+fn may_have_been_executed(error: &anyhow::Error) -> bool {
+    let status = error.downcast_ref::<Status>();
+    let info = status.filter(|status| status.code() == Code::Unavailable).and_then(StatusExt::get_details_error_info);
+    info.is_some_and(|info| info.metadata.get("outcome").is_some_and(|outcome| outcome == "MAYBE_EXECUTED"))
+}
+
 fn request<T>(message: T, key: Option<&str>) -> anyhow::Result<Request<T>> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
@@ -151,6 +159,15 @@ struct Counts {
     answered: BTreeMap<(Kind, String), u64>,
     ok: u64,
     failed: u64,
+    /// Of a backend that was killed, where nobody can tell whether it had done them.
+    in_doubt: u64,
+    killed: Option<String>,
+}
+
+impl Counts {
+    fn may_be_of_the_killed(&self, key: Option<&str>) -> bool {
+        self.killed.as_deref().is_some_and(|killed| key.is_none_or(|key| key == killed))
+    }
 }
 
 impl Tally {
@@ -162,6 +179,7 @@ impl Tally {
                 counts.ok += 1;
                 *counts.answered.entry((kind, instance)).or_default() += 1;
             }
+            Err(error) if counts.may_be_of_the_killed(key) && may_have_been_executed(&error) => counts.in_doubt += 1,
             Err(error) => {
                 counts.failed += 1;
                 if counts.failed <= SHOWN {
@@ -173,7 +191,7 @@ impl Tally {
 
     pub(crate) fn calls(&self) -> u64 {
         let counts = self.lock();
-        counts.ok + counts.failed
+        counts.ok + counts.failed + counts.in_doubt
     }
 
     pub(crate) fn ok(&self) -> u64 {
@@ -182,6 +200,20 @@ impl Tally {
 
     pub(crate) fn failed(&self) -> u64 {
         self.lock().failed
+    }
+
+    pub(crate) fn in_doubt(&self) -> u64 {
+        self.lock().in_doubt
+    }
+
+    /// From now on the calls of this instance may end in doubt.
+    pub(crate) fn killed(&self, instance: &str) {
+        self.lock().killed = Some(instance.to_owned());
+    }
+
+    /// From now on none may.
+    pub(crate) fn mended(&self) {
+        self.lock().killed = None;
     }
 
     pub(crate) fn answered_by(&self, instance: &str) -> u64 {

@@ -1,7 +1,8 @@
-//! The demo: a gateway, three backends that only dial out, and calls of all four kinds, on this machine alone.
-//! Its last line counts the calls; its exit code is 0 if none failed.
+//! The demo: a gateway, three backends that only dial out, and calls of all four kinds, on this machine alone, while
+//! backends are stopped, cut off and killed. Its last line counts the calls; its exit code is 0 if none failed.
 
 mod calls;
+mod line;
 mod programs;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
 use calls::{Caller, Kind, Tally};
+use line::Line;
 use programs::{Program, Programs};
 
 #[tokio::main]
@@ -22,7 +24,8 @@ async fn main() -> ExitCode {
     if let Err(error) = &told {
         println!("demo: {error:#}");
     }
-    println!("demo: {} calls, {} ok, {} failed", tally.calls(), tally.ok(), tally.failed());
+    let (calls, ok, failed, in_doubt) = (tally.calls(), tally.ok(), tally.failed(), tally.in_doubt());
+    println!("demo: {calls} calls, {ok} ok, {failed} failed, {in_doubt} in doubt (backend killed)");
     if told.is_ok() && tally.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -30,9 +33,10 @@ async fn tell(tally: &Arc<Tally>) -> anyhow::Result<()> {
     let programs = Programs::beside_this_one()?;
     let (gateway, address) = programs.gateway().await?;
     println!("demo: a gateway listens on {address}");
+    let line = Line::to(&address).await?;
     let mut backends = Vec::new();
     for id in INSTANCES {
-        backends.push(programs.backend(&address, id).await?);
+        backends.push(programs.backend(&line.address(), id).await?);
     }
     println!("demo: the backends {} have dialled out to it; none of them listens", INSTANCES.join(", "));
     let caller = Caller::connect(&address).await?;
@@ -51,13 +55,39 @@ async fn tell(tally: &Arc<Tally>) -> anyhow::Result<()> {
     println!("demo: {id} got SIGTERM while it had a stream, answered it to its end, and ended with code 0");
     tokio::time::sleep(WHILE).await;
     let before = tally.answered_by(&id);
-    backends.push(programs.backend(&address, &id).await?);
+    backends.push(programs.backend(&line.address(), &id).await?);
     println!("demo: {id} is back");
     tokio::time::sleep(WHILE).await;
     load.stop().await;
     ensure!(tally.answered_by(&id) > before, "{id} came back and was given no call");
     every_kind(&caller, tally).await;
     println!("{}", tally.table(&INSTANCES));
+
+    println!("demo: 3. all connections of the backends are cut, {CUTS} times, in the middle of calls of every kind");
+    let before = tally.calls();
+    for _ in 0..CUTS {
+        let mut calls = in_the_middle(&caller, tally, &INSTANCES, &line).await?;
+        line.cut();
+        while calls.join_next().await.is_some() {}
+    }
+    println!("demo: {} calls were cut off, and went on when the backends had dialled again", tally.calls() - before);
+
+    let killed = backends.pop().context("there is no backend to kill")?;
+    let id = killed.id().to_owned();
+    println!(
+        "demo: 4. {id} is killed in the middle of calls of every kind; what it had may have been executed, or not"
+    );
+    let load = Load::start(&caller, tally);
+    let mut calls = in_the_middle(&caller, tally, &[&id], &line).await?;
+    tally.killed(&id);
+    killed.kill().await?;
+    line.cut();
+    backends.push(programs.backend(&line.address(), &id).await?);
+    while calls.join_next().await.is_some() {}
+    load.stop().await;
+    tally.mended();
+    println!("demo: {id} is back; {} calls ended in doubt, and no other was touched", tally.in_doubt());
+    every_kind(&caller, tally).await;
 
     drop(caller);
     for program in backends.into_iter().chain([gateway]) {
@@ -78,6 +108,42 @@ async fn talk_while_it_stops(caller: &Caller, backend: &Program) -> anyhow::Resu
         talk.say().await?;
     }
     talk.end().await
+}
+
+/// Calls of every kind to these instances, under way over a line that is held. Each ends when the line is cut.
+async fn in_the_middle(
+    caller: &Caller,
+    tally: &Arc<Tally>,
+    instances: &[&str],
+    line: &Line,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut calls = JoinSet::new();
+    // A stream that has been answered before, and is in its middle as no other.
+    let mut talks = Vec::new();
+    for id in instances {
+        let mut talk = caller.talk(Some(id)).await?;
+        talk.say().await?;
+        talks.push(((*id).to_owned(), talk));
+    }
+    line.hold();
+    for (id, mut talk) in talks {
+        let tally = tally.clone();
+        calls.spawn(async move {
+            let end = match talk.say().await {
+                Ok(()) => talk.end().await,
+                Err(error) => Err(error),
+            };
+            tally.count(Kind::Stream, Some(&id), end);
+        });
+    }
+    for kind in Kind::ALL {
+        for id in instances {
+            let (caller, tally, id) = (caller.clone(), tally.clone(), (*id).to_owned());
+            calls.spawn(async move { tally.count(kind, Some(&id), caller.call(kind, Some(&id)).await) });
+        }
+    }
+    tokio::time::sleep(ON_THEIR_WAY).await;
+    Ok(calls)
 }
 
 /// Each kind, to each instance by its key, and as often without a key.
@@ -136,6 +202,12 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long the calls go on before, between and after the steps of the second part.
 const WHILE: Duration = Duration::from_secs(1);
+
+/// How often every connection is cut.
+const CUTS: usize = 5;
+
+/// For calls to be sent, on any machine: those that are not are cut off before they are.
+const ON_THEIR_WAY: Duration = Duration::from_millis(200);
 
 /// So that some come long after the signal.
 const MESSAGES_WHILE_IT_STOPS: usize = 100;

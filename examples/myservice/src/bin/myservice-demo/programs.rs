@@ -82,6 +82,11 @@ impl Program {
         terminate(&self.child).with_context(|| format!("{} cannot be sent a signal", self.id))
     }
 
+    /// Ends it without a word.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("{} cannot be killed", self.id))
+    }
+
     /// Waits until it has ended, with code 0.
     pub(crate) async fn ended(mut self) -> anyhow::Result<()> {
         let id = &self.id;

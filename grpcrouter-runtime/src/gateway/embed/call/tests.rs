@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use std::task::Wake;
 
-use grpcrouter_protocol::{Config, Side, Text, WindowPool};
+use grpcrouter_protocol::{Config, Epoch, Side, Text, TokenHash, WindowPool};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
 use http_body_util::{Full, StreamBody};
 
@@ -87,6 +87,7 @@ fn data_waits_until_the_tunnel_is_known_that_it_is_consumed_from() {
         Config::default(),
         &WindowPool::new(0),
         TunnelMeter::new(Side::Gateway),
+        TokenHash([0; 32]),
     )));
     assert!(matches!(call.poll_part(&mut cx), Poll::Ready(Part::Data(data)) if data == "abc"));
 }
@@ -95,8 +96,8 @@ fn data_waits_until_the_tunnel_is_known_that_it_is_consumed_from() {
 fn there_is_one_end_only() {
     let call = EmbeddedCall::default();
     let mut cx = Context::from_waker(Waker::noop());
-    call.answer(&Answer::deadline());
-    call.answer(&Answer::cancelled());
+    call.answer(&Answer::deadline(Outcome::MaybeExecuted));
+    call.answer(&Answer::cancelled(Outcome::NotSent));
 
     assert!(matches!(call.poll_part(&mut cx), Poll::Ready(Part::Trailers(trailers)) if trailers.status == 4));
     assert!(call.poll_part(&mut cx).is_pending());
@@ -125,7 +126,8 @@ async fn data_of_the_next_instance_is_never_consumed_from_the_tunnel_of_the_last
     let gateway = gateway();
     let core = gateway.core();
     let [a, b] = ["a", "b"].map(|id| {
-        let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), TunnelMeter::new(Side::Gateway));
+        let meter = TunnelMeter::new(Side::Gateway);
+        let tunnel = TunnelHandle::gateway(Config::default(), &WindowPool::new(0), meter, TokenHash([0; 32]));
         let instance = Arc::new(Instance::new(hello(id, "shop.Orders"), tunnel, String::new()));
         core.registry.insert(&instance);
         instance
@@ -141,7 +143,7 @@ async fn data_of_the_next_instance_is_never_consumed_from_the_tunnel_of_the_last
     assert!(driven.as_mut().poll(&mut cx).is_pending());
     assert_eq!((a.tunnel.open_calls(), b.tunnel.open_calls()), (1, 0));
     let early = Arc::new(Early { call: call.clone(), waited: Mutex::default() });
-    let mut writer = TunnelBody::new(b.tunnel.clone(), Bytes::new(), Side::Gateway);
+    let mut writer = TunnelBody::new(b.tunnel.clone(), Epoch::FIRST, Bytes::new(), Side::Gateway);
     let waker = Waker::from(early.clone());
     while Pin::new(&mut writer).poll_frame(&mut Context::from_waker(&waker)).is_ready() {}
 
