@@ -20,8 +20,8 @@ impl GatewayBuilder {
     /// Default: none. It is left out of the lists that this gateway tells, so that all can be given the same
     /// [`peers`](Self::peers).
     ///
-    /// Give instances one of these addresses to dial: an instance that comes through a load balancer cannot see that the
-    /// gateway behind it is one of the list, and would have two tunnels to it.
+    /// Give instances one of these addresses to dial: behind a load balancer a lost connection may be dialled again to
+    /// another gateway, which does not hold the tunnel, and the calls in it end.
     pub fn advertise(mut self, uri: impl Into<String>) -> Self {
         self.said_of_peers.own = Some(uri.into());
         self
