@@ -441,10 +441,13 @@ def test_a_refusal_after_the_ack_breaks_the_rules_and_ends_that_call_only(client
     still_works(client, instance, service)
 
 
-def test_a_call_whose_instance_is_lost_is_unavailable(client, instance, service):
+def test_a_call_whose_instance_is_lost_is_unavailable_when_another_process_comes_in_its_place(client, register, service):
+    instance = register("same")
     future = client.Method1.future(service.Method1Request(), timeout=TIMEOUT)
     instance.started(METHOD1)
+    # It may be back on another stream, so its call waits; a new process of the same id is not it.
     instance.drop()
+    register("same")
     assert future.exception().code() == grpc.StatusCode.UNAVAILABLE
 
 
